@@ -1,0 +1,83 @@
+"""What the accounts room takes in and hands out. Plain values: no SQL row and no hash leaves the room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who is at the other end of a login or a refresh."""
+
+    address: str
+    """The client's IP address as the gateway believes it; "unix" or "cli" where there is none."""
+    user_agent: str
+    """The User-Agent header, or "". Only its first 200 printable characters are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One account."""
+
+    id: str
+    """UUIDv7 text: ids sort in the order of creation."""
+    email: str
+    """The canonical e-mail address (see `emails`); the only spelling that is stored."""
+    is_admin: bool
+    """May pass `allow: admin`."""
+    roles: tuple[str, ...]
+    """Sorted, without duplicates."""
+    disabled: bool
+    """Can neither log in nor refresh."""
+    created_at: float
+    """Unix seconds, by the database's clock."""
+    version: int
+    """Raised by every change that must be felt at once; access tokens with a smaller one are dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to change about a user; None leaves a thing as it is. There is nothing else to change."""
+
+    email: str | None = None
+    """A new address, in any spelling."""
+    password: str | None = None
+    """A new password; ends every session of the user."""
+    is_admin: bool | None = None
+    """May pass `allow: admin`."""
+    roles: tuple[str, ...] | None = None
+    """The whole new set of roles."""
+    disabled: bool | None = None
+    """True ends every session of the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A pair of tokens for one session."""
+
+    access_token: str
+    """JWT for the `Authorization` header."""
+    refresh_token: str
+    """JWT for `refresh`, once."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """The answer to a login."""
+
+    access_token: str
+    """JWT for the `Authorization` header."""
+    refresh_token: str
+    """JWT for `refresh`, once."""
+    user: User
+    """Who logged in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of users, in the order of their creation."""
+
+    items: tuple[User, ...]
+    """At most `limit` of them."""
+    next_cursor: str | None
+    """Hand it in to get the next page; None on the last one."""
