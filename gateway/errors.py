@@ -4,7 +4,7 @@
     ├── BadRequest                 400  bad_request            the request is malformed
     │   ├── BadFraming             400  bad_framing            its length or lines can be read in two ways
     │   ├── BadHost                400  bad_host               no Host, two of them, or not one
-    │   ├── BadTarget              400  bad_target             not origin-form, a raw "#", a control byte, a malformed "%"
+    │   ├── BadTarget              400  bad_target             not origin-form, raw "#", control byte, odd "%"
     │   ├── DotSegment             400  dot_segment            "." or ".." in some reading of the path
     │   ├── AmbiguousPath          400  ambiguous_path         more readings than anyone can check
     │   ├── DuplicateCredential    400  duplicate_credential   two Authorization headers
@@ -90,7 +90,9 @@ class BadHost(BadRequest):
 
 class BadTarget(BadRequest):
     code, title = "bad_target", "Bad request target"
-    sentence = "Send a path that begins with / and holds no raw # or control byte; write % only before two hex digits."
+    sentence = (
+        "Send a path that begins with / and holds no raw # or control byte; % goes before two hex digits."
+    )
 
 
 class DotSegment(BadRequest):

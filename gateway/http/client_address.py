@@ -1,0 +1,126 @@
+"""Who is at the other end: the socket peer, or what a trusted proxy says of it.
+
+`X-Forwarded-*` is believed only from `trusted_proxies`, and read from the
+right: every hop appends the address it saw, so the rightmost entry that is not
+one of our own proxies is the last thing a trusted hop vouches for. All that
+stands left of it is the client's own writing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from functools import lru_cache
+
+from gateway.http.head import Head
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedProxies:
+    """The peers whose `X-Forwarded-*` headers are believed."""
+
+    networks: tuple[Network, ...] = ()
+    """CIDRs of proxies."""
+    unix: bool = False
+    """Whoever connects over a unix socket is trusted too."""
+
+    def __contains__(self, address: Address | None) -> bool:
+        if address is None:
+            return self.unix
+        return any(address.version == network.version and address in network for network in self.networks)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The client as the gateway sees it, and what the backend is told about it."""
+
+    address: Address | None
+    """The client's address; None when nobody knows it (a unix socket without a trusted header)."""
+    forwarded_for: bytes
+    """The value of `X-Forwarded-For`: the client first, then the trusted hops. Empty if unknown."""
+    forwarded_proto: bytes
+    """The value of `X-Forwarded-Proto`: `http` or `https`."""
+    trusted: bool
+    """The socket peer is a trusted proxy: its request id and trace are taken over too."""
+    forwarded_host: bytes | None = None
+    """The `X-Forwarded-Host` of a trusted proxy, if it sent one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientAddresses:
+    """Finds the client of a request."""
+
+    trusted: TrustedProxies
+
+    def of(self, head: Head) -> Client:
+        """The client behind `head`. Never raises: what can't be parsed is not believed."""
+        peer = parse_address(head.peer) if head.peer else None
+        if peer not in self.trusted:
+            return _direct(head.peer, head.scheme)
+        return self._forwarded(head, peer)
+
+    def _forwarded(self, head: Head, peer: Address | None) -> Client:
+        chain = self._chain(_values(head, b"x-forwarded-for"), peer)
+        proto = _last(_values(head, b"x-forwarded-proto")).lower()
+        host = _last(_values(head, b"x-forwarded-host"))
+        return Client(
+            address=chain[0] if chain else peer,
+            forwarded_for=", ".join(map(str, chain)).encode(),
+            forwarded_proto=proto if proto in (b"http", b"https") else head.scheme.encode(),
+            trusted=True,
+            forwarded_host=host if host.isascii() and host else None,
+        )
+
+    def _chain(self, values: list[bytes], peer: Address | None) -> list[Address]:
+        """From the client to the peer: the entries from the right, up to the first untrusted one."""
+        chain = [peer] if peer is not None else []
+        for entry in reversed(values):
+            address = parse_address(entry.decode("latin-1"))
+            if address is None:
+                break
+            chain.insert(0, address)
+            if address not in self.trusted:
+                break
+        return chain
+
+
+@lru_cache(maxsize=4096)
+def _direct(peer: str | None, scheme: str) -> Client:
+    address = parse_address(peer) if peer else None
+    return Client(address, str(address or "").encode(), scheme.encode(), trusted=False)
+
+
+@lru_cache(maxsize=4096)
+def parse_address(text: str) -> Address | None:
+    """One address as proxies write it: bare, quoted, bracketed, with a port or a zone; else None.
+
+    An IPv4-mapped IPv6 address is the IPv4 address (RFC 4291 §2.5.5.2), so one
+    client can't be two.
+    """
+    text = text.strip().strip('"')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _values(head: Head, name: bytes) -> list[bytes]:
+    """Every comma-separated entry of every line called `name`, in order."""
+    return [
+        entry.strip()
+        for line_name, value in head.headers
+        if line_name.lower() == name
+        for entry in value.split(b",")
+    ]
+
+
+def _last(values: list[bytes]) -> bytes:
+    return values[-1] if values else b""

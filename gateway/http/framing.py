@@ -1,0 +1,63 @@
+"""Two facts of a head that must have exactly one meaning: its Host and its body's length.
+
+`gateway run` refuses worse on the wire already; the same rules stand here so
+that the gateway is as strict behind any other ASGI server.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gateway.errors import BadFraming, BadHost
+from gateway.http.head import Headers
+
+CHUNKED = None
+"""A body whose length is not known beforehand."""
+
+
+def body_length(headers: Headers, *, http_version: str) -> int | None:
+    """Bytes of the request body: 0 for none, or CHUNKED. Raises BadFraming (RFC 9112 §6.3)."""
+    lengths = []
+    codings = []
+    for name, value in headers:
+        size = len(name)
+        if size == 14 and name.lower() == b"content-length":
+            lengths.append(value)
+        elif size == 17 and name.lower() == b"transfer-encoding":
+            codings.append(value)
+    if codings:
+        _check_chunked(codings, lengths, http_version)
+        return CHUNKED
+    if not lengths:
+        return 0
+    if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+        raise BadFraming("Send one Content-Length of decimal digits.", close=True)
+    return int(lengths[0])
+
+
+def host_of(headers: Headers, *, http_version: str) -> bytes:
+    """The one Host header; b"" for an HTTP/1.0 request without it. Raises BadHost (RFC 9112 §3.2)."""
+    hosts = [value for name, value in headers if len(name) == 4 and name.lower() == b"host"]
+    if not hosts and http_version == "1.0":
+        return b""
+    if len(hosts) != 1 or not valid_host(hosts[0]):
+        raise BadHost(close=True)
+    return hosts[0]
+
+
+def valid_host(value: bytes) -> bool:
+    """Whether `value` is uri-host [":" port] of RFC 3986 §3.2.2: a name, an IPv4 or a bracketed IPv6."""
+    return _HOST.fullmatch(value) is not None
+
+
+def _check_chunked(codings: list[bytes], lengths: list[bytes], http_version: str) -> None:
+    """Content-Length beside Transfer-Encoding is how requests are smuggled (RFC 9112 §6.1)."""
+    if lengths or len(codings) > 1 or codings[0].strip().lower() != b"chunked" or http_version == "1.0":
+        sentence = "Send either a Content-Length, or `Transfer-Encoding: chunked` on HTTP/1.1."
+        raise BadFraming(sentence, close=True)
+
+
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255})(?::[0-9]{0,5})?"
+)
