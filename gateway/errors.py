@@ -24,6 +24,7 @@
     ├── BodyTooLarge               413  body_too_large
     ├── TargetTooLong              414  target_too_long
     ├── UnsupportedMediaType       415  unsupported_media_type
+    ├── ExpectationFailed          417  expectation_failed
     ├── TooManyRequests            429  too_many_requests
     ├── HeadersTooLarge            431  headers_too_large
     ├── InternalError              500  internal_error         a defect of ours
@@ -188,6 +189,11 @@ class TargetTooLong(GatewayError):
 class UnsupportedMediaType(GatewayError):
     status, code, title = 415, "unsupported_media_type", "Unsupported media type"
     sentence = "Send the body as `Content-Type: application/json`."
+
+
+class ExpectationFailed(GatewayError):
+    status, code, title = 417, "expectation_failed", "Expectation failed"
+    sentence = "Nothing but `Expect: 100-continue` can be expected here."
 
 
 class TooManyRequests(GatewayError):
