@@ -1,0 +1,251 @@
+"""Every query, bound to one transaction. No rule lives here: what may happen is said by its callers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, case, delete, exists, insert, select, text, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from gateway.accounts.ids import new_id
+from gateway.accounts.tables import cutoffs, sessions, users
+from gateway.accounts.values import Client, User
+from gateway.identity.revocation import Cut
+
+USER_AGENT_LENGTH: Final = 200
+ADDRESS_LENGTH: Final = 64
+PRUNED_AT_ONCE: Final = 1000
+"""Rows deleted in one transaction, so that nobody waits for a clean-up."""
+_ADMINS_LOCK: Final = 0x61646D69
+"""The key of PostgreSQL's advisory lock for changes to users ("admi" in ASCII)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user and the hash that proves them. Never leaves the room."""
+
+    user: User
+    """What others may see."""
+    password_hash: str
+    """See `passwords`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One row of sessions: a login and the refreshes after it."""
+
+    id: str
+    """`sid`."""
+    user_id: str
+    """Whose it is."""
+    generation: int
+    """How often it was refreshed; the `gen` of its one valid refresh token."""
+    issued_at: int
+    """`iat` of that token."""
+    expires_at: int
+    """`exp` of that token: never later than the session's fixed end."""
+    rotated_at: float
+    """When that token replaced the one before."""
+    address: str
+    """Where it was last used from."""
+    revoked_at: float | None
+    """When it was ended early."""
+
+
+class Store:
+    """The queries, on one connection, inside the transaction that its owner began."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    # users
+
+    def account_by_email(self, email: str, *, lock: bool = False) -> Account | None:
+        return self._account(users.c.email == email, lock)
+
+    def account(self, user_id: str, *, lock: bool = False) -> Account | None:
+        return self._account(users.c.id == user_id, lock)
+
+    def _account(self, condition: ColumnElement[bool], lock: bool) -> Account | None:
+        query = select(users).where(condition)
+        # SQLite has no FOR UPDATE and needs none: BEGIN IMMEDIATE locks the whole file.
+        row = self._connection.execute(query.with_for_update() if lock else query).one_or_none()
+        return None if row is None else Account(_user(row), row.password_hash)
+
+    def list_users(self, *, query: str, limit: int, after: str) -> list[User]:
+        """Users with `query` (folded) in their address and an id beyond `after`, in the order of ids."""
+        chosen = select(users).where(users.c.id > after).order_by(users.c.id).limit(limit)
+        if query:
+            chosen = chosen.where(users.c.email.contains(query, autoescape=True))
+        return [_user(row) for row in self._connection.execute(chosen)]
+
+    def add_user(
+        self, *, email: str, password_hash: str, is_admin: bool, roles: tuple[str, ...], now: float
+    ) -> User:
+        user = User(new_id(now), email, is_admin, roles, False, now, version=1)
+        self._connection.execute(insert(users).values(**_columns(user), password_hash=password_hash, updated_at=now))
+        return user
+
+    def save_user(self, user: User, *, now: float) -> None:
+        self._connection.execute(
+            update(users).where(users.c.id == user.id).values(**_columns(user), updated_at=now)
+        )
+
+    def save_password(self, user_id: str, password_hash: str, *, now: float) -> None:
+        self._connection.execute(
+            update(users).where(users.c.id == user_id).values(password_hash=password_hash, updated_at=now)
+        )
+
+    def delete_user(self, user_id: str) -> None:
+        """The user and, by the foreign key, all their sessions."""
+        self._connection.execute(delete(users).where(users.c.id == user_id))
+
+    def lock_admins(self) -> None:
+        """Let only one transaction at a time decide who is left as an admin.
+
+        Locking the admins' rows would do too, but two changes that lock their own
+        row first and the others after it would wait for each other in a circle.
+        """
+        if self._connection.dialect.name == "postgresql":
+            self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMINS_LOCK})
+
+    def other_admin_exists(self, user_id: str) -> bool:
+        """Whether someone else is an admin who can log in."""
+        others = exists().where(users.c.is_admin, ~users.c.disabled, users.c.id != user_id)
+        return bool(self._connection.execute(select(others)).scalar_one())
+
+    # sessions
+
+    def open_session(self, user_id: str, client: Client, *, ttl: float, longest: float, now: float) -> Session:
+        ends_at = int(now + longest)
+        session = Session(
+            id=new_id(now),
+            user_id=user_id,
+            generation=0,
+            issued_at=int(now),
+            expires_at=min(int(now + ttl), ends_at),
+            rotated_at=now,
+            address=_clean(client.address, ADDRESS_LENGTH),
+            revoked_at=None,
+        )
+        self._connection.execute(
+            insert(sessions).values(
+                **{name: getattr(session, name) for name in Session.__slots__},
+                created_at=now,
+                ends_at=ends_at,
+                last_used_at=now,
+                user_agent=_clean(client.user_agent, USER_AGENT_LENGTH),
+            )
+        )
+        return session
+
+    def rotate(
+        self, session_id: str, user_id: str, generation: int, client: Client, *, ttl: float, now: float
+    ) -> Session | None:
+        """The compare-and-swap: the session one generation further, or None if nothing was changed."""
+        alive = exists().where(users.c.id == sessions.c.user_id, ~users.c.disabled)
+        end = int(now + ttl)
+        swapped = (
+            update(sessions)
+            .where(
+                sessions.c.id == session_id,
+                sessions.c.user_id == user_id,
+                sessions.c.generation == generation,
+                sessions.c.revoked_at.is_(None),
+                sessions.c.expires_at > now,
+                alive,
+            )
+            .values(
+                generation=generation + 1,
+                issued_at=int(now),
+                expires_at=_earlier(sessions.c.ends_at, end),
+                rotated_at=now,
+                last_used_at=now,
+                address=_clean(client.address, ADDRESS_LENGTH),
+                user_agent=_clean(client.user_agent, USER_AGENT_LENGTH),
+            )
+            .returning(sessions)
+        )
+        return _session(self._connection.execute(swapped).one_or_none())
+
+    def session(self, session_id: str) -> Session | None:
+        query = select(sessions).where(sessions.c.id == session_id)
+        return _session(self._connection.execute(query).one_or_none())
+
+    def end_session(self, session_id: str, user_id: str, *, reason: str, now: float) -> bool:
+        """False if there was none that had not been ended before."""
+        mine = sessions.c.id == session_id, sessions.c.user_id == user_id
+        return bool(self._end(*mine, reason=reason, now=now))
+
+    def end_sessions(
+        self, user_id: str, *, reason: str, now: float, unexpired_since: float, but: str = ""
+    ) -> list[str]:
+        """End all sessions of a user but one; the ids of those whose access tokens may still live."""
+        theirs = sessions.c.user_id == user_id, sessions.c.id != but, sessions.c.expires_at > unexpired_since
+        return self._end(*theirs, reason=reason, now=now)
+
+    def _end(self, *conditions: ColumnElement[bool], reason: str, now: float) -> list[str]:
+        ended = (
+            update(sessions)
+            .where(*conditions, sessions.c.revoked_at.is_(None))
+            .values(revoked_at=now, revoked_reason=reason)
+            .returning(sessions.c.id)
+        )
+        return list(self._connection.execute(ended).scalars())
+
+    # cut-offs
+
+    def add_cut(self, cut: Cut, *, now: float) -> None:
+        self._connection.execute(
+            insert(cutoffs).values(
+                kind=cut.kind, id=cut.id, version=cut.version, until=cut.until, recorded_at=now
+            )
+        )
+
+    def cuts(self, *, now: float, since: float = 0.0) -> list[Cut]:
+        """The cut-offs that still matter and were recorded after `since`."""
+        query = select(cutoffs).where(cutoffs.c.until > now, cutoffs.c.recorded_at >= since)
+        return [Cut(row.kind, row.id, row.version, row.until) for row in self._connection.execute(query)]
+
+    # cleaning
+
+    def prune(self, *, now: float, expired_before: float) -> int:
+        """Delete cut-offs that no token can meet, and sessions long expired; how many, at most a batch of each."""
+        old_cuts = select(cutoffs.c.seq).where(cutoffs.c.until < now).limit(PRUNED_AT_ONCE)
+        old_sessions = select(sessions.c.id).where(sessions.c.expires_at < expired_before).limit(PRUNED_AT_ONCE)
+        done = self._connection.execute(delete(cutoffs).where(cutoffs.c.seq.in_(old_cuts)))
+        more = self._connection.execute(delete(sessions).where(sessions.c.id.in_(old_sessions)))
+        return done.rowcount + more.rowcount
+
+
+def _user(row: Row[Any]) -> User:
+    return User(
+        id=row.id,
+        email=row.email,
+        is_admin=row.is_admin,
+        roles=tuple(json.loads(row.roles)),
+        disabled=row.disabled,
+        created_at=row.created_at,
+        version=row.version,
+    )
+
+
+def _columns(user: User) -> dict[str, Any]:
+    columns = {name: getattr(user, name) for name in User.__slots__}
+    return columns | {"roles": json.dumps(user.roles)}
+
+
+def _session(row: Row[Any] | None) -> Session | None:
+    return None if row is None else Session(**{name: getattr(row, name) for name in Session.__slots__})
+
+
+def _earlier(column: ColumnElement[int], moment: int) -> ColumnElement[int]:
+    # least() is min() in SQLite; CASE is the same in both.
+    return case((column < moment, column), else_=moment)
+
+
+def _clean(shown: str, length: int) -> str:
+    """What a client says of itself, fit for any database and any terminal: printable, and short."""
+    return "".join(character for character in shown[:length] if character.isprintable())
