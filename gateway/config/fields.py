@@ -1,0 +1,282 @@
+"""The types of single settings: how each is read from the file and described in the JSON Schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, SecretStr, WithJsonSchema
+from pydantic_core import core_schema
+
+from . import values
+from .filled import Broken, Filled, Unset, show
+
+ROLE = re.compile(r"[a-z0-9._:-]{1,64}")
+UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+METHODS = frozenset({
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "PROPPATCH", "MKCOL",
+    "COPY", "MOVE", "LOCK", "UNLOCK", "SEARCH", "BIND", "UNBIND", "REBIND", "ACL", "REPORT",
+    "MKACTIVITY", "CHECKOUT", "MERGE", "M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE",
+    "MKCALENDAR", "LINK", "UNLINK", "SOURCE", "QUERY",
+})  # fmt: skip
+"""What the HTTP parser (llhttp) knows, without CONNECT and TRACE, which are always refused."""
+
+_SIZE_PATTERN = r"^[0-9]+ *(B|KiB|MiB|GiB|kB|MB|GB)$"
+_DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
+_RATE_PATTERN = r"^[1-9][0-9]* */ *([1-9][0-9]*)? *(second|minute|hour|day|s|m|h|d)s?$"
+
+
+class Section(BaseModel):
+    """A group of settings: strict, frozen, and no unknown keys."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", validate_default=True)
+
+
+class UnsetSecret(SecretStr):
+    """A secret that is not there (`check --allow-unset`). Nothing can sign or connect with it."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def get_secret_value(self) -> str:
+        raise LookupError("this secret is unset; only checks may run without it")
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __len__(self) -> int:
+        return 0
+
+    def _display(self) -> str:
+        return "unset"
+
+
+def setting(default: Any, description: str, *examples: Any) -> Any:
+    """A setting with a default, written as the file would write it."""
+    return Field(default, description=description, examples=list(examples) or None)
+
+
+def required(description: str, *examples: Any) -> Any:
+    return Field(description=description, examples=list(examples) or None)
+
+
+def written(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`parse`, but silent about a value whose mistake is reported already."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, Broken | Unset):
+            raise ValueError("")
+        return parse(value)
+
+    return read
+
+
+def whole(minimum: int, maximum: int) -> Callable[[Any], int]:
+    """A whole number between two bounds, both included."""
+
+    def parse(value: Any) -> int:
+        number = values.parse_integer(value)
+        if not minimum <= number <= maximum:
+            raise ValueError(f"must be between {minimum} and {maximum}, not {show(value)}")
+        return number
+
+    return written(parse)
+
+
+class OneOf:
+    """A word out of a few. `hints` has sentences for other words that people will try."""
+
+    def __init__(self, *words: str, hints: dict[str, str] | None = None) -> None:
+        self._words = words
+        self._hints = hints or {}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(written(self._parse))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"enum": list(self._words)}
+
+    def _parse(self, value: Any) -> str:
+        if isinstance(value, str) and value in self._words:
+            return str(value)
+        if isinstance(value, str) and value in self._hints:
+            raise ValueError(self._hints[value])
+        raise ValueError(f"must be {choice(self._words)}, not {show(value)}{similar(value, self._words)}")
+
+
+def choice(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def similar(value: Any, words: Any) -> str:
+    """`; did you mean "x"?`, or nothing."""
+    close = get_close_matches(value, words, n=1) if isinstance(value, str) else []
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def _non_empty(value: Any) -> str:
+    text = values.parse_text(value)
+    if not text.strip():
+        raise ValueError("can't be empty")
+    return text
+
+
+def _size(value: Any) -> int:
+    size: int = values.parse_size(value)
+    if size == 0:
+        raise ValueError("must be more than 0")
+    return size
+
+
+def _positive_duration(value: Any) -> float:
+    seconds: float = values.parse_duration(value)
+    if seconds == 0:
+        raise ValueError("must be more than 0s")
+    return seconds
+
+
+def _lifetime(value: Any) -> float:
+    seconds = _positive_duration(value)
+    if seconds != int(seconds):
+        raise ValueError("must be whole seconds, as tokens count them")
+    return seconds
+
+
+def _role(value: Any) -> str:
+    name = values.parse_text(value)
+    if not ROLE.fullmatch(name):
+        raise ValueError(f"must be a role: 1 to 64 of a-z 0-9 . _ : -, not {show(value)}")
+    return name
+
+
+def _method(value: Any) -> str:
+    name = values.parse_text(value)
+    if name in METHODS:
+        return name
+    if name in ("TRACE", "CONNECT"):
+        raise ValueError(f"{name} is always refused; no route can allow it")
+    if name == "*":
+        raise ValueError("leave methods out to mean every method")
+    if name.upper() in METHODS:
+        raise ValueError(f"methods are written in capitals: {name.upper()}")
+    raise ValueError(f"{show(value)} is no HTTP method{similar(name.upper(), METHODS)}")
+
+
+def _trusted(value: Any) -> values.Network | str:
+    if value == "unix":
+        return "unix"
+    network = values.parse_network(value)
+    if network.prefixlen < (8 if network.version == 4 else 7):
+        raise ValueError(f"{network} is most of the internet: whoever is in it chooses their own address")
+    return network
+
+
+def _ops_listen(value: Any) -> values.Listen | None:
+    if isinstance(value, str) and value.lower() == "off":
+        return None
+    if value is False or value is None:
+        raise ValueError("write off to have no ops listener")
+    return values.parse_listen(value)
+
+
+def _prefix(value: Any) -> str:
+    prefix = values.parse_text(value)
+    if prefix == "/":
+        raise ValueError("can't be /, which would leave nothing to forward")
+    if prefix.endswith("/"):
+        raise ValueError(f"must not end with a slash; write {prefix.rstrip('/') or '/auth'}")
+    if not re.fullmatch(r"(/[a-z0-9_~-][a-z0-9._~-]*)+", prefix):
+        raise ValueError(f"must be a plain path in small letters like /auth, not {show(value)}")
+    return prefix
+
+
+def _path(value: Any) -> str:
+    path = _non_empty(value)
+    if not path.startswith("/"):
+        raise ValueError(f"must begin with /: write {show('/' + path)}")
+    return path
+
+
+def _secret(value: Any) -> SecretStr:
+    if isinstance(value, Unset):
+        return UnsetSecret()
+    if isinstance(value, Broken):
+        raise ValueError("")
+    if not isinstance(value, str):
+        raise ValueError("must be text; quote it")
+    return SecretStr(str(value))
+
+
+def _as_list(value: Any) -> Any:
+    """A single item stands for a list of one; a variable may hold several between commas."""
+    if isinstance(value, Filled) and not isinstance(value, Broken | Unset):
+        parts = (part.strip() for part in value.split(","))
+        return tuple(Filled(part, value.template) for part in parts if part)
+    return (value,) if isinstance(value, str) else value
+
+
+def _filled_list(value: Any) -> Any:
+    """Only a variable may stand for a list, with its items between commas."""
+    return _as_list(value) if isinstance(value, Filled) else value
+
+
+def no_repetition(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not items:
+        raise ValueError("can't be empty")
+    for item in items:
+        if items.count(item) > 1:
+            raise ValueError(f"names {item} twice")
+    return items
+
+
+def _string_schema(pattern: str | None = None) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string"} | ({"pattern": pattern} if pattern else {}))
+
+
+def _whole_schema(minimum: int, maximum: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": minimum, "maximum": maximum})
+
+
+SizeSchema = WithJsonSchema(
+    {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _SIZE_PATTERN}]}
+)
+DurationSchema = _string_schema(_DURATION_PATTERN)
+
+Text = Annotated[str, PlainValidator(written(_non_empty)), _string_schema()]
+Path = Annotated[str, PlainValidator(written(_path)), _string_schema("^/")]
+Switch = Annotated[bool, PlainValidator(written(values.parse_switch)), WithJsonSchema({"type": "boolean"})]
+Size = Annotated[int, PlainValidator(written(_size)), SizeSchema]
+SizeOrNone = Annotated[int, PlainValidator(written(values.parse_size)), SizeSchema]
+Duration = Annotated[float, PlainValidator(written(_positive_duration)), DurationSchema]
+DurationOrZero = Annotated[float, PlainValidator(written(values.parse_duration)), DurationSchema]
+Lifetime = Annotated[float, PlainValidator(written(_lifetime)), DurationSchema]
+RateLimit = Annotated[values.Rate, PlainValidator(written(values.parse_rate)), _string_schema(_RATE_PATTERN)]
+Secret = Annotated[SecretStr, PlainValidator(_secret), _string_schema()]
+Role = Annotated[str, PlainValidator(written(_role)), _string_schema("^[a-z0-9._:-]{1,64}$")]
+Method = Annotated[str, PlainValidator(written(_method)), WithJsonSchema({"enum": sorted(METHODS)})]
+Email = Annotated[str, PlainValidator(written(values.parse_email)), _string_schema("@")]
+Host = Annotated[str, PlainValidator(written(values.parse_host_pattern)), _string_schema()]
+Network = Annotated[values.Network, PlainValidator(written(values.parse_network)), _string_schema()]
+Address = Annotated[values.Address, PlainValidator(written(values.parse_address)), _string_schema()]
+Trusted = Annotated[values.Network | str, PlainValidator(written(_trusted)), _string_schema()]
+Listen = Annotated[values.Listen, PlainValidator(written(values.parse_listen)), _string_schema()]
+OpsListen = Annotated[values.Listen | None, PlainValidator(written(_ops_listen)), _string_schema()]
+PublicUrl = Annotated[str, PlainValidator(written(values.parse_public_url)), _string_schema("^https?://")]
+UpstreamUrl = Annotated[
+    values.UpstreamUrl,
+    PlainValidator(written(values.parse_upstream_url)),
+    _string_schema("^(https?://|unix:/)"),
+]
+Prefix = Annotated[str, PlainValidator(written(_prefix)), _string_schema("^/")]
+HeaderCount = Annotated[int, PlainValidator(whole(1, 10_000)), _whole_schema(1, 10_000)]
+Connections = Annotated[int, PlainValidator(whole(1, 1_000_000)), _whole_schema(1, 1_000_000)]
+BcryptCost = Annotated[int, PlainValidator(whole(4, 18)), _whole_schema(4, 18)]
+PasswordLength = Annotated[int, PlainValidator(whole(8, 128)), _whole_schema(8, 128)]
+
+one_or_many = BeforeValidator(_as_list)
+filled_list = BeforeValidator(_filled_list)

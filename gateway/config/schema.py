@@ -1,0 +1,407 @@
+"""What a right `gateway.yaml` says: every setting, its default and its description.
+
+Values arrive normalised: sizes in bytes, durations in seconds, rates, addresses
+and networks as values, secrets as `SecretStr`. The descriptions feed the JSON
+Schema and the reference, so they are written for the person who edits the file.
+What two settings mean together is checked in `checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+from pydantic import SecretStr as SecretStr
+
+from . import fields, values
+from .fields import OneOf, Section, required, setting
+from .filled import show
+from .values import Listen as Listen
+from .values import Rate as Rate
+from .values import UpstreamUrl as UpstreamUrl
+
+LEVELS = ("public", "authenticated", "admin", "nobody")
+EXPECTATIONS = (400, 401, 403, 404)
+PLAIN_WORDS = frozenset({("server", "ops_listen")})
+"""Where `off` is a word and no surprise."""
+SECRETS = frozenset(
+    {
+        ("tokens", "access", "secret"),
+        ("tokens", "refresh", "secret"),
+        ("accounts", "database"),
+        ("rate_limits", "storage"),
+    }
+)
+"""Settings that may stay unset when only the rules are looked at, and that no message quotes."""
+
+
+class Limits(Section):
+    """How much of a request is read before it is refused."""
+
+    target: fields.Size = setting("8KiB", "Longest path and query; longer is 414.")
+    headers: fields.Size = setting("32KiB", "All header lines of a request together; more is 431.")
+    header_count: fields.HeaderCount = setting(100, "Most header lines of a request; more is 431.")
+    body: fields.SizeOrNone = setting("10MiB", "Largest request body; larger is 413.", "100MiB")
+    connections: fields.Connections = setting(10000, "Client connections open at once; more are refused.")
+
+
+class ServerTimeouts(Section):
+    """How long the gateway waits for its clients."""
+
+    headers: fields.Duration = setting("10s", "For the whole head of a request; then 408.")
+    body_idle: fields.Duration = setting("30s", "For the next piece of a request's body; then 408.")
+    keep_alive: fields.Duration = setting("75s", "For the next request on an idle connection.")
+    drain_delay: fields.DurationOrZero = setting(
+        "0s", "After SIGTERM, how long to go on accepting while /readyz already says 503.", "5s"
+    )
+    drain: fields.DurationOrZero = setting(
+        "30s", "After that, how long requests in flight may take to finish."
+    )
+
+
+class Server(Section):
+    """Where the gateway listens and what it takes from clients."""
+
+    listen: Annotated[tuple[fields.Listen, ...], fields.one_or_many] = setting(
+        ("127.0.0.1:8080",),
+        "host:port or unix:/path, or a list of them. Port 0 takes any free port. "
+        "A variable may hold several between commas.",
+        "127.0.0.1:8080",
+        "unix:/run/gateway.sock",
+        ["127.0.0.1:8080", "[::1]:8080"],
+    )
+    ops_listen: fields.OpsListen = setting(
+        "127.0.0.1:9090",
+        "Where /healthz, /readyz and /metrics are served; `off` for nowhere. Never the public listener.",
+        "off",
+    )
+    public_url: fields.PublicUrl = setting(
+        "http://127.0.0.1:8080",
+        "The origin that clients use to reach the gateway.",
+        "https://app.example.com",
+    )
+    trusted_proxies: Annotated[tuple[fields.Trusted, ...], fields.filled_list] = setting(
+        (),
+        "Networks (and `unix`) whose X-Forwarded-* headers are believed; everyone else's are dropped. "
+        "A variable may hold several between commas.",
+        ["10.0.0.0/8", "unix"],
+    )
+    limits: Limits = setting({}, "How much of a request is read before it is refused.")
+    timeouts: ServerTimeouts = setting({}, "How long the gateway waits for its clients.")
+
+
+class Auth(Section):
+    """The endpoints that the gateway serves itself."""
+
+    prefix: fields.Prefix = setting("/auth", "The path below which they are; it is never forwarded.")
+
+
+class AccessToken(Section):
+    """The short-lived token that every request carries."""
+
+    secret: fields.Secret = required(
+        "Signs access tokens; at least 32 random bytes, from the environment or a file.",
+        "${JWT_ACCESS_SECRET}",
+        "${file:/run/secrets/jwt_access}",
+    )
+    ttl: fields.Lifetime = setting("15m", "How long an access token is valid.")
+
+
+class RefreshToken(Section):
+    """The long-lived token that only /auth/refresh and /auth/logout take."""
+
+    secret: fields.Secret = required(
+        "Signs refresh tokens; at least 32 random bytes, another one than the access secret.",
+        "${JWT_REFRESH_SECRET}",
+        "${file:/run/secrets/jwt_refresh}",
+    )
+    ttl: fields.Lifetime = setting("7d", "How long a refresh token is valid.")
+    reuse_grace: fields.DurationOrZero = setting(
+        "10s",
+        "How long a spent refresh token still gives its successor, for tabs that refresh at once "
+        "and answers that were lost. Later use ends the session.",
+    )
+
+
+class Tokens(Section):
+    """The tokens that logins give out."""
+
+    issuer: fields.Text = setting("gateway", "The `iss` of every token.")
+    leeway: fields.DurationOrZero = setting("10s", "Clock skew that is forgiven.")
+    session_max: fields.Lifetime = setting("30d", "A session ends then, however often it was refreshed.")
+    access: AccessToken = required("The short-lived token that every request carries.")
+    refresh: RefreshToken = required("The long-lived token that only /auth/refresh and /auth/logout take.")
+
+
+class Password(Section):
+    """What a new password must be."""
+
+    min_length: fields.PasswordLength = setting(10, "Fewest characters of a new password.")
+
+
+class Accounts(Section):
+    """The people who can log in."""
+
+    database: fields.Secret = setting(
+        "sqlite:///gateway.db",
+        "Where users and sessions are kept: sqlite:///file or postgresql://user:password@host/name.",
+        "sqlite:////var/lib/gateway/gateway.db",
+        "postgresql://gateway:${DB_PASSWORD}@db/gateway",
+    )
+    bcrypt_cost: fields.BcryptCost = setting(
+        12, "Work per password hash, as a power of two; 12 is about a quarter of a second."
+    )
+    password: Password = setting({}, "What a new password must be.")
+
+
+class LoginLimits(Section):
+    """How often a login may be tried."""
+
+    per_account: fields.RateLimit = setting(
+        "5/minute", "Attempts for one account from one network, also for unknown names."
+    )
+    per_address: fields.RateLimit = setting("30/minute", "Attempts from one address (IPv6: one /64).")
+
+
+class RefreshLimits(Section):
+    """How often tokens may be refreshed."""
+
+    per_address: fields.RateLimit = setting("60/minute", "Refreshes from one address (IPv6: one /64).")
+
+
+class RateLimits(Section):
+    """How often the endpoints that guessers love may be asked."""
+
+    storage: fields.Secret = setting(
+        "memory://",
+        "Where the counters are: memory:// for one process, redis://host:6379/0 for several.",
+        "redis://redis:6379/0",
+    )
+    login: LoginLimits = setting({}, "How often a login may be tried.")
+    refresh: RefreshLimits = setting({}, "How often tokens may be refreshed.")
+
+
+class IdentityHeaders(Section):
+    """The headers that tell the backend who is asking."""
+
+    preset: Annotated[str, OneOf("x-user", "remote-user", "x-forwarded", "x-auth-request")] = setting(
+        "x-user",
+        "Their names: X-User-* (x-user), Remote-* (remote-user, as Authelia), X-Forwarded-User and others "
+        "(x-forwarded) or X-Auth-Request-* (x-auth-request, as oauth2-proxy).",
+    )
+
+
+class UpstreamTimeouts(Section):
+    """How long the gateway waits for this backend."""
+
+    connect: fields.Duration = setting("5s", "For a connection, or a free one out of the pool; then 503.")
+    response: fields.Duration = setting("60s", "For the head of the response; then 504.")
+    idle: fields.Duration = setting("60s", "For the next piece of the response's body.")
+
+
+class UpstreamTls(Section):
+    """How an https backend is verified."""
+
+    ca: fields.Text | None = setting(
+        None,
+        "A PEM file with the authorities that may sign the backend's certificate, instead of the system's.",
+        "/etc/ssl/backend-ca.pem",
+    )
+
+
+class Upstream(Section):
+    """A backend."""
+
+    url: fields.UpstreamUrl | None = setting(
+        None,
+        "Where it listens: http://host:port, https://host or unix:/path. No path, query or password. "
+        "Either this or `urls`.",
+        "http://127.0.0.1:9000",
+        "unix:/run/app.sock",
+    )
+    urls: Annotated[tuple[fields.UpstreamUrl, ...], fields.one_or_many] = setting(
+        (), "Several equal instances of it, used in turn.", ["http://app-1:9000", "http://app-2:9000"]
+    )
+    timeouts: UpstreamTimeouts = setting({}, "How long the gateway waits for this backend.")
+    connections: fields.Connections = setting(
+        200, "Connections open to it at once; more requests wait, then 503."
+    )
+    preserve_host: fields.Switch = setting(
+        False, "Send the client's Host header instead of the backend's own name."
+    )
+    forward_authorization: fields.Switch = setting(
+        False, "Pass the client's Authorization header on. The gateway's token is not the backend's business."
+    )
+    keep_override_headers: fields.Switch = setting(
+        False,
+        "Let X-HTTP-Method-Override, X-Original-URL and their like through. Dangerous: a backend that obeys "
+        "them sees another request than the one that was judged.",
+    )
+    tls: UpstreamTls = setting({}, "How an https backend is verified.")
+
+    @property
+    def targets(self) -> tuple[values.UpstreamUrl, ...]:
+        """`url` and `urls` as one."""
+        return (self.url,) if self.url is not None else self.urls
+
+
+def _filled_tuple(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not items:
+        raise ValueError("can't be empty; leave it out, or name something")
+    return items
+
+
+class Roles(Section):
+    """Roles that a person needs: `any` of a list, or `all` of it."""
+
+    any: Annotated[tuple[fields.Role, ...], AfterValidator(_filled_tuple)] | None = setting(
+        None, "One of these is enough.", ["analyst", "auditor"]
+    )
+    all: Annotated[tuple[fields.Role, ...], AfterValidator(_filled_tuple)] | None = setting(
+        None, "Every one of these is needed.", ["analyst", "emea"]
+    )
+
+
+class Rule(Section):
+    """What a caller must be. All named kinds must hold."""
+
+    roles: Roles | None = setting(None, "Roles, as `{any: [...]}` or `{all: [...]}`.")
+    users: Annotated[tuple[fields.Email, ...], AfterValidator(_filled_tuple)] | None = setting(
+        None, "E-mail addresses.", ["ann@example.com"]
+    )
+    networks: Annotated[tuple[fields.Network, ...], AfterValidator(_filled_tuple)] | None = setting(
+        None, "Networks that the client's address must be in; everyone else gets 403.", ["10.0.0.0/8"]
+    )
+
+
+Allow = Annotated[
+    Annotated[str, OneOf(*LEVELS), Tag("<word>")] | Annotated[Rule, Tag("<mapping>")],
+    Discriminator(lambda value: "<mapping>" if isinstance(value, Mapping | Section) else "<word>"),
+]
+
+
+class Route(Section):
+    """A rule for some requests. The most specific one wins, whatever the order."""
+
+    path: fields.Path = required(
+        "Literal segments, `{name}` for exactly one segment, a final `/**` for the path and all below.",
+        "/health",
+        "/projects/{id}",
+        "/admin/**",
+    )
+    methods: Annotated[tuple[fields.Method, ...], AfterValidator(fields.no_repetition)] | None = setting(
+        None, "HTTP methods; left out: all. GET includes HEAD.", ["GET", "POST"]
+    )
+    hosts: Annotated[tuple[fields.Host, ...], AfterValidator(fields.no_repetition)] | None = setting(
+        None,
+        "Names as the client sends them, without a port; left out: all.",
+        ["api.example.com", "*.example.com"],
+    )
+    allow: Allow = required(
+        "Who may pass: public, authenticated, admin, nobody, or a mapping of roles, users and networks. "
+        "`admin` stands for no role.",
+        "authenticated",
+        {"roles": {"any": ["analyst", "auditor"]}},
+    )
+    upstream: fields.Text | None = setting(
+        None, "The backend's name; left out: the only one, else the one named default.", "reports"
+    )
+    strip_prefix: fields.Path | None = setting(
+        None, "Cut these leading segments off before forwarding.", "/reports"
+    )
+    trust_host: fields.Switch = setting(
+        False,
+        "Say that the Host header can be relied on: allows a route with hosts to be laxer than the one "
+        "without for the same paths. Any client can send any Host.",
+    )
+
+
+class Request(Section):
+    """A method and a target, written as `GET /path`."""
+
+    method: str
+    target: str
+
+
+def _request(value: Any) -> Request:
+    method, _, target = value.partition(" ") if isinstance(value, str) else ("", "", "")
+    target = target.strip()
+    if not method or not method.isascii() or not target.startswith("/") or " " in target:
+        raise ValueError(f"must be a method and a path like GET /admin, not {show(value)}")
+    if not method.isupper():
+        raise ValueError(f"methods are written in capitals: {method.upper()} {target}")
+    return Request(method=method, target=target)
+
+
+def _expect(value: Any) -> int | Literal["allow"]:
+    if value == "allow":
+        return "allow"
+    if isinstance(value, int | str) and not isinstance(value, bool) and str(value) in map(str, EXPECTATIONS):
+        return int(value)
+    raise ValueError(f"must be allow, 401, 403, 400 or 404, not {show(value)}")
+
+
+class Person(Section):
+    """A logged-in caller of a test."""
+
+    user: fields.Email = setting("user@example.com", "Their e-mail address.")
+    admin: fields.Switch = setting(False, "Whether they are an admin.")
+    roles: tuple[fields.Role, ...] = setting((), "Their roles.", ["analyst"])
+
+
+Caller = Annotated[
+    Annotated[str, OneOf("anonymous", "user", "admin"), Tag("<word>")] | Annotated[Person, Tag("<mapping>")],
+    Discriminator(lambda value: "<mapping>" if isinstance(value, Mapping | Section) else "<word>"),
+]
+
+
+class Test(Section):
+    """A proof that lives beside the rules; `gateway check` runs it."""
+
+    request: Annotated[
+        Request,
+        PlainValidator(fields.written(_request)),
+        WithJsonSchema({"type": "string", "pattern": "^[A-Z-]+ +/"}),
+    ] = required("A method and a path, as a client would send it.", "GET /admin/users")
+    as_: Caller = Field(
+        alias="as",
+        description="Who asks: anonymous, user, admin, or a mapping of user (e-mail), admin and roles.",
+        examples=["anonymous", {"roles": ["analyst"]}],
+    )
+    expect: Annotated[
+        int | Literal["allow"],
+        PlainValidator(fields.written(_expect)),
+        WithJsonSchema({"enum": ["allow", *EXPECTATIONS]}),
+    ] = required("`allow`, or the status that the gateway answers: 401, 403, 400 or 404.")
+    host: fields.Host | None = setting(None, "The Host header of the request.", "api.example.com")
+    from_: fields.Address | None = Field(
+        None, alias="from", description="The client's address.", examples=["10.1.2.3"]
+    )
+    route: fields.Text | None = setting(None, "The path of the route that must be the one.", "/admin/**")
+    upstream: fields.Text | None = setting(None, "The backend that must be the one.", "reports")
+
+
+_DEFAULTS = OneOf(*LEVELS[1:], hints={"public": "can't be public; name the public paths in routes"})
+
+
+class Config(Section):
+    """A whole `gateway.yaml`."""
+
+    server: Server = setting({}, "Where the gateway listens and what it takes from clients.")
+    auth: Auth = setting({}, "The endpoints that the gateway serves itself.")
+    tokens: Tokens = required("The tokens that logins give out.")
+    accounts: Accounts = setting({}, "The people who can log in.")
+    rate_limits: RateLimits = setting({}, "How often the endpoints that guessers love may be asked.")
+    identity_headers: IdentityHeaders = setting({}, "The headers that tell the backend who is asking.")
+    upstream: fields.UpstreamUrl | None = setting(
+        None, "Short for `upstreams: {default: {url: …}}`.", "http://127.0.0.1:9000"
+    )
+    upstreams: dict[str, Upstream] = setting(
+        {}, "The backends, by name.", {"app": {"url": "http://127.0.0.1:9000"}}
+    )
+    default: Annotated[str, _DEFAULTS] = setting(
+        "authenticated", "What a path needs that no route names. Never public."
+    )
+    routes: tuple[Route, ...] = setting((), "The rules. The most specific one wins, whatever the order.")
+    tests: tuple[Test, ...] = setting((), "Proofs that live beside the rules; `gateway check` runs them.")

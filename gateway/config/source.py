@@ -1,0 +1,400 @@
+"""`gateway.yaml` as text: read strictly, with the place of everything in it.
+
+The text is read as a stream of YAML events, never composed by PyYAML, so nothing
+recurses, no tag makes an object, and an alias costs what it expands to. Of YAML
+1.1 only the syntax is left: what scalars mean is `scalars`' business. Out comes
+a tree of nodes that remember line and column; `load` fills and types it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 1 << 20
+"""Ten thousand ordinary routes fit. A larger file is not a gateway.yaml."""
+MAX_DEPTH = 32
+"""The deepest setting is six levels down."""
+MAX_NODES = 400_000
+"""After aliases are expanded; a file of MAX_BYTES can't reach it without them."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where something stands."""
+
+    file: str
+    """As the caller named it."""
+    line: int
+    """From 1."""
+    column: int
+    """From 1, in characters."""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in the configuration, for the person who wrote it."""
+
+    place: Place
+    """Where to look."""
+    path: str
+    """The setting, like `routes[2].allow`; empty for the file itself."""
+    sentence: str
+    """What is wrong and what to write; holds no secret."""
+    warning: bool = False
+    """Worth a look, but the file is valid."""
+
+    def __str__(self) -> str:
+        return f"{self.place}  {self.path}: {self.sentence}" if self.path else f"{self.place}  {self.sentence}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One scalar, not yet typed."""
+
+    line: int
+    column: int
+    text: str
+    plain: bool
+    """Without quotes, so that it may be a number or a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    line: int
+    column: int
+    items: list[Node] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key of a mapping, with its own place, and its value."""
+
+    line: int
+    column: int
+    value: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    line: int
+    column: int
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+
+Node = Scalar | Sequence | Table
+Step = str | int
+Steps = tuple[Step, ...]
+
+
+class Places:
+    """Where the settings of one file stand."""
+
+    def __init__(self, file: str, root: Node | None, aliases: Mapping[Steps, Steps] | None = None) -> None:
+        self._file = file
+        self._root = root
+        self._aliases = aliases or {}
+
+    def of(self, *path: Step) -> Place:
+        """The place of the value at `path`, or of its nearest parent that the file has."""
+        node, _ = self._find(path)
+        return self._place(node)
+
+    def key(self, *path: Step) -> Place:
+        """The place of the key that ends `path`; for a list's item, of the item."""
+        parent, left = self._find(path[:-1])
+        entry = parent.entries.get(str(path[-1])) if isinstance(parent, Table) and not left and path else None
+        return self._place(entry) if entry is not None else self.of(*path)
+
+    def _find(self, path: Steps) -> tuple[Node | None, Steps]:
+        """The deepest node along `path`, and the steps that lead no further."""
+        for alias, target in self._aliases.items():
+            if path[: len(alias)] == alias:
+                path = target + path[len(alias) :]
+        node = self._root
+        for index, step in enumerate(path):
+            below = _step(node, step)
+            if below is None:
+                return node, path[index:]
+            node = below
+        return node, ()
+
+    def _place(self, at: Node | Entry | None) -> Place:
+        return Place(self._file, at.line, at.column) if at is not None else Place(self._file, 1, 1)
+
+
+class Refused(Exception):
+    """The text can't be read any further; the problem says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def read(path: Path) -> str:
+    """The file's text. Raises Refused."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise _refused(path, "there is no such file; `gateway init` writes one") from None
+    except IsADirectoryError:
+        raise _refused(path, "this is a directory; name the file in it") from None
+    except (OSError, ValueError) as error:
+        raise _refused(path, f"can't be read: {_reason(error)}") from None
+    if len(raw) > MAX_BYTES:
+        raise _refused(path, f"is larger than {MAX_BYTES >> 20} MiB")
+    return _decode(raw, str(path))
+
+
+def compose(text: str, file: str) -> tuple[Node | None, list[Problem]]:
+    """The tree of one document, and every mistake that the syntax lets us go past."""
+    composer = _Composer(file)
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            composer.take(event)
+        composer.end()
+    except Refused as refused:
+        composer.problems.append(refused.problem)
+    except yaml.MarkedYAMLError as error:
+        composer.problems.append(_syntax_problem(error, text, file))
+    except yaml.reader.ReaderError as error:
+        composer.problems.append(_character_problem(error, text, file))
+    return (composer.root, composer.problems)
+
+
+def written_path(path: Steps) -> str:
+    """`("routes", 2, "allow")` as `routes[2].allow`."""
+    words = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return "".join(words).removeprefix(".")
+
+
+class _Composer:
+    """Builds the tree from events. Open containers are on a stack; nothing recurses."""
+
+    def __init__(self, file: str) -> None:
+        self.problems: list[Problem] = []
+        self.root: Node | None = None
+        self._file = file
+        self._open: list[_Open] = []
+        self._anchors: dict[str, tuple[Node, int]] = {}
+        self._documents = 0
+        self._nodes = 0
+
+    def take(self, event: Any) -> None:
+        if isinstance(event, yaml.ScalarEvent):
+            self._scalar(event)
+        elif isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
+            self._start(event)
+        elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+            self._end()
+        elif isinstance(event, yaml.AliasEvent):
+            self._alias(event)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._document(event)
+
+    def end(self) -> None:
+        if self.root is None or (isinstance(self.root, Scalar) and self.root.plain and not self.root.text):
+            self.root = None
+            raise Refused(Problem(Place(self._file, 1, 1), "", "is empty; `gateway init` writes a first one"))
+
+    def _document(self, event: Any) -> None:
+        self._documents += 1
+        if self._documents > 1:
+            self._refuse(event, "a second document begins here; one file holds one configuration")
+
+    def _scalar(self, event: Any) -> None:
+        line, column = _position(event)
+        node = Scalar(line, column, event.value, plain=event.implicit[0])
+        self._note_tag(event)
+        self._anchor(event, node, 1)
+        self._add(event, node, 1)
+
+    def _start(self, event: Any) -> None:
+        line, column = _position(event)
+        if len(self._open) >= MAX_DEPTH:
+            self._refuse(event, f"is nested more than {MAX_DEPTH} levels deep")
+        self._note_tag(event)
+        table = isinstance(event, yaml.MappingStartEvent)
+        node: Table | Sequence = Table(line, column) if table else Sequence(line, column)
+        self._open.append(_Open(node, event))
+
+    def _end(self) -> None:
+        ended = self._open.pop()
+        self._anchor(ended.event, ended.node, ended.size)
+        self._add(ended.event, ended.node, ended.size)
+
+    def _alias(self, event: Any) -> None:
+        """Anchors are noted when their node ends, so an alias inside its own node is unknown."""
+        if event.anchor not in self._anchors:
+            self._refuse(event, f"*{event.anchor} names no anchor above it")
+        node, size = self._anchors[event.anchor]
+        self._add(event, node, size)
+
+    def _anchor(self, event: Any, node: Node, size: int) -> None:
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (node, size)
+
+    def _add(self, event: Any, node: Node, size: int) -> None:
+        """Put a finished node where it belongs: as the root, an item, a key or a value."""
+        self._nodes += size
+        if self._nodes > MAX_NODES:
+            self._refuse(event, "the aliases of this file expand to far too much")
+        if not self._open:
+            self.root = node
+            return
+        parent = self._open[-1]
+        parent.size += size
+        if isinstance(parent.node, Sequence):
+            parent.node.items.append(node)
+        elif parent.key is None:
+            self._key(event, node, parent)
+        else:
+            self._value(node, parent, parent.key)
+
+    def _key(self, event: Any, node: Node, parent: _Open) -> None:
+        if not isinstance(node, Scalar):
+            self._refuse(event, "a key must be a word; quote a value that begins with { or [")
+        line, column = _position(event)
+        parent.key = (node.text, line, column)
+
+    def _value(self, node: Node, parent: _Open, key: tuple[str, int, int]) -> None:
+        parent.key = None
+        name, line, column = key
+        entries = parent.node.entries if isinstance(parent.node, Table) else {}
+        if name in entries:
+            first = entries[name].line
+            self._note(line, column, f'"{_short(name)}" is given twice; the first is on line {first}')
+        elif name == "<<":
+            self._note(line, column, "merge keys are not read; write the settings out")
+        else:
+            entries[name] = Entry(line, column, node)
+
+    def _note_tag(self, event: Any) -> None:
+        if event.tag is not None:
+            self._note(*_position(event), "tags are not read; quote a value that begins with !")
+
+    def _note(self, line: int, column: int, sentence: str) -> None:
+        self.problems.append(Problem(Place(self._file, line, column), "", sentence))
+
+    def _refuse(self, event: Any, sentence: str) -> None:
+        raise Refused(Problem(Place(self._file, *_position(event)), "", sentence))
+
+
+@dataclass(slots=True)
+class _Open:
+    """A container whose end has not come yet."""
+
+    node: Table | Sequence
+    event: Any
+    size: int = 1
+    key: tuple[str, int, int] | None = None
+    """The key that waits for its value, with its place."""
+
+
+def _step(node: Node | None, step: Step) -> Node | None:
+    if isinstance(node, Table):
+        entry = node.entries.get(str(step))
+        return entry.value if entry is not None else None
+    if isinstance(node, Sequence) and isinstance(step, int) and 0 <= step < len(node.items):
+        return node.items[step]
+    return None
+
+
+def _position(event: Any) -> tuple[int, int]:
+    return event.start_mark.line + 1, event.start_mark.column + 1
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _refused(path: Path, sentence: str) -> Refused:
+    return Refused(Problem(Place(str(path), 1, 1), "", sentence))
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror or "the system refuses").lower() if isinstance(error, OSError) else "a bad file name"
+
+
+def _decode(raw: bytes, file: str) -> str:
+    if b"\0" in raw:
+        sentence = "is not text in UTF-8: it holds a zero byte"
+        raise Refused(Problem(_place_at(raw, raw.index(b"\0"), file), "", sentence))
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        sentence = f"is not text in UTF-8: it holds the byte 0x{raw[error.start]:02x}"
+        raise Refused(Problem(_place_at(raw, error.start, file), "", sentence)) from None
+
+
+def _place_at(raw: bytes, offset: int, file: str) -> Place:
+    before = raw[:offset].decode("utf-8", errors="replace")
+    return Place(file, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+
+
+_SENTENCES = (
+    ("mapping values are not allowed", 'a ": " or an indent too many; quote a value that holds ": "'),
+    ("could not find expected ':'", 'a key without ": " after it'),
+    ("did not find expected key", "this line does not fit the indent of the lines above it"),
+    ("did not find expected '-'", "this line does not fit the list above it"),
+    ("did not find expected ',' or ']'", "a list is not closed with ], or a comma is missing in it"),
+    (
+        "did not find expected ',' or '}'",
+        "a mapping is not closed with }, or a comma is missing in it; inside { } write ${…} in quotes",
+    ),
+    ("unexpected end of stream", "a quote is opened and never closed"),
+    ("unknown escape", "an unknown escape with \\ between double quotes; single quotes have none"),
+    ("undefined tag handle", "tags are not read; quote a value that begins with !"),
+    ("maximum nesting", f"is nested more than {MAX_DEPTH} levels deep"),
+    ("did not find expected <document start>", "one file holds one configuration; nothing may follow its end"),
+)
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+    sentence = _syntax_sentence(str(error.problem), _character(text, line, column))
+    return Problem(Place(file, line + 1, column + 1), "", sentence)
+
+
+def _syntax_sentence(problem: str, character: str) -> str:
+    if "cannot start any token" in problem:
+        if character == "\t":
+            return "a tab can't indent; use spaces"
+        return f"a value can't begin with {character}; quote it"
+    for words, sentence in _SENTENCES:
+        if words in problem:
+            return sentence
+    return f"not valid YAML: {problem}"
+
+
+def _character(text: str, line: int, column: int) -> str:
+    lines = text.splitlines()
+    return lines[line][column : column + 1] if line < len(lines) else ""
+
+
+def _character_problem(error: yaml.reader.ReaderError, text: str, file: str) -> Problem:
+    """libyaml counts the bad character in bytes or characters; we look for it ourselves."""
+    found = next(_unreadable(text), None)
+    offset = found if found is not None else 0
+    place = _place_at(text[:offset].encode(errors="replace"), len(text[:offset].encode(errors="replace")), file)
+    name = f"U+{ord(text[offset]):04X}" if found is not None else "one"
+    return Problem(place, "", f"holds a control character ({name}); remove it")
+
+
+def _unreadable(text: str) -> Iterator[int]:
+    """Where characters stand that YAML can't hold (YAML 1.2 § 5.1)."""
+    for index, character in enumerate(text):
+        code = ord(character)
+        if (code < 0x20 and character not in "\t\n\r") or 0x7F <= code <= 0x9F and code != 0x85:
+            yield index
+        elif 0xD800 <= code <= 0xDFFF or code in (0xFFFE, 0xFFFF):
+            yield index
