@@ -1,0 +1,69 @@
+"""The words of the command line, and the file that each of them is loaded from."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+import click
+
+WORDS = {
+    "init": "Write gateway.yaml and .env where missing.",
+    "run": "Serve.",
+    "check": "Report every mistake in gateway.yaml, then run its tests.",
+    "users": "List, add and change accounts.",
+    "db": "Upgrade or check the database.",
+    "schema": "Print the JSON Schema of gateway.yaml.",
+    "healthcheck": "Ask the running gateway whether it lives.",
+}
+"""Each word with its line in `gateway --help`; `gateway.cli.WORD.WORD` is the command."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's file only when that command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(WORDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in WORDS:
+            return None
+        return cast(click.Command, getattr(import_module(f"gateway.cli.{cmd_name}"), cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(WORDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in WORDS and not args[0].startswith("-"):
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=WORDS, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+
+def print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    from gateway.cli.main import version
+
+    if asked and not ctx.resilient_parsing:
+        click.echo(f"gateway {version()}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=print_version,
+    help="Print the version and exit.",
+)  # fmt: skip
+def gateway() -> None:
+    """Logins, tokens and rules in front of a backend that has none.
+
+    \b
+    Example:
+      gateway init                     write gateway.yaml and .env
+      gateway users add ana@example.com --admin
+      gateway check                    is the file right, and does it do what its tests say?
+      gateway run                      serve
+
+    Every command has its own --help with an example. Exit codes: 0 fine, 1 no, 2 wrong usage.
+    """
