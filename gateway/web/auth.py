@@ -1,0 +1,143 @@
+"""What /auth says over HTTP: logging in and out, refreshing, and who one is.
+
+A handler speaks HTTP and asks one service; the rules of accounts are in
+`gateway.accounts`. The order within a login is the order of its cost: parse,
+count the attempt, and only then bcrypt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Scope
+
+from gateway.accounts.service import Accounts, Client
+from gateway.errors import InvalidCredentials, InvalidField, TooManyRequests
+from gateway.http.client_address import Address
+from gateway.ratelimit import RateLimiter
+from gateway.telemetry.audit import Event, LoginLimited
+from gateway.web.answers import Answers, json_answer, no_content
+from gateway.web.attempts import Attempts, Limits
+from gateway.web.body import read_fields
+from gateway.web.fields import read_query, text
+from gateway.web.openapi import describe
+from gateway.web.routing import Endpoint, Handler, route
+from gateway.web.seen import seen
+from gateway.web.shapes import person, tokens
+from gateway.web.users import Users
+from gateway.web.visitors import Authenticate, Visitors
+
+AddressOf = Callable[[Scope], Address | None]
+"""The client's address as the gateway believes it; None where there is none (a unix socket)."""
+
+
+def build_auth(
+    *,
+    accounts: Accounts,
+    authenticate: Authenticate,
+    address_of: AddressOf,
+    limiter: RateLimiter,
+    limits: Limits,
+    audit: Callable[[Event], None],
+    prefix: str = "/auth",
+) -> ASGIApp:
+    """The ASGI application behind `prefix`. It expects paths with the prefix still on them."""
+    visitors = Visitors(accounts, authenticate)
+    auth = Auth(accounts, visitors, Attempts(limiter, limits), address_of, audit)
+    users = Users(accounts, visitors, prefix)
+
+    endpoints = [
+        Endpoint(f"{prefix}/login", "auth:login", {"POST": auth.log_in}),
+        Endpoint(f"{prefix}/refresh", "auth:refresh", {"POST": auth.refresh}),
+        Endpoint(f"{prefix}/logout", "auth:logout", {"POST": auth.log_out}),
+        Endpoint(f"{prefix}/me", "auth:me", {"GET": auth.me}),
+        Endpoint(f"{prefix}/password", "auth:password", {"POST": auth.change_password}),
+        Endpoint(f"{prefix}/users", "auth:users", {"GET": users.list, "POST": users.create}),
+        Endpoint(
+            f"{prefix}/users/{{id}}",
+            "auth:user",
+            {"GET": users.get, "PATCH": users.update, "DELETE": users.delete},
+        ),
+        Endpoint(f"{prefix}/openapi.json", "auth:openapi", {"GET": _description(prefix)}),
+    ]
+    return Answers(route(endpoints))
+
+
+def _description(prefix: str) -> Handler:
+    """The one page that is the same for everyone, and may be stored."""
+    document = json.dumps(describe(prefix), indent=1).encode()
+
+    async def openapi(request: Request) -> Response:
+        read_query(request)
+        return Response(
+            document, headers={"cache-control": "public, max-age=300"}, media_type="application/json"
+        )
+
+    return openapi
+
+
+class Auth:
+    """The endpoints for everyone."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        visitors: Visitors,
+        attempts: Attempts,
+        address_of: AddressOf,
+        audit: Callable[[Event], None],
+    ) -> None:
+        self._accounts = accounts
+        self._visitors = visitors
+        self._attempts = attempts
+        self._address_of = address_of
+        self._audit = audit
+
+    async def log_in(self, request: Request) -> Response:
+        sent = await read_fields(request, {"email": text, "password": text})
+        await self._count_login(request, sent["email"])
+        logged_in = await self._accounts.log_in(sent["email"], sent["password"], self._client(request))
+        await self._attempts.login_succeeded(sent["email"], self._address_of(request.scope))
+        seen(request.scope).user = logged_in.user.id
+        return json_answer({**tokens(logged_in), "user": person(logged_in.user)})
+
+    async def refresh(self, request: Request) -> Response:
+        sent = await read_fields(request, {"refreshToken": text})
+        await self._attempts.refresh(self._address_of(request.scope))
+        fresh = await self._accounts.refresh(sent["refreshToken"], self._client(request))
+        return json_answer(tokens(fresh))
+
+    async def log_out(self, request: Request) -> Response:
+        sent = await read_fields(request, {"refreshToken": text})
+        await self._accounts.log_out(sent["refreshToken"], self._client(request))
+        return no_content()
+
+    async def me(self, request: Request) -> Response:
+        read_query(request)
+        return json_answer(person(await self._visitors.user(request)))
+
+    async def change_password(self, request: Request) -> Response:
+        principal = self._visitors.principal(request)
+        sent = await read_fields(request, {"currentPassword": text, "newPassword": text})
+        await self._attempts.password(principal)
+        try:
+            await self._accounts.change_password(principal, sent["currentPassword"], sent["newPassword"])
+        except InvalidCredentials:
+            # Not a 401: the caller is logged in, and clients answer a 401 by refreshing or logging out.
+            raise InvalidField("currentPassword: this is not your current password.") from None
+        await self._attempts.password_succeeded(principal)
+        return no_content()
+
+    async def _count_login(self, request: Request, email: str) -> None:
+        try:
+            await self._attempts.login(email, self._address_of(request.scope))
+        except TooManyRequests:
+            self._audit(LoginLimited(email=email, address=self._client(request).address))
+            raise
+
+    def _client(self, request: Request) -> Client:
+        address = self._address_of(request.scope)
+        return Client(str(address or "unix"), request.headers.get("user-agent", ""))

@@ -1,0 +1,305 @@
+"""The OpenAPI 3.1 description of the endpoints, for `GET /auth/openapi.json`.
+
+Written by hand, because it is a promise and not a by-product: the tests hold
+the endpoints to it (each response named here occurs, with a body that fits its
+schema), so a change of behaviour has to be a change of this file too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from importlib.metadata import version
+from typing import Any
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.web.body import BODY_LIMIT
+
+Json = dict[str, Any]
+Errors = tuple[type[GatewayError], ...]
+
+_BODY: Errors = (errors.BadJson, errors.InvalidField, errors.BodyTooLarge, errors.UnsupportedMediaType)
+"""What any request with a body may be answered."""
+_CALLER: Errors = (errors.DuplicateCredential, errors.Unauthorized, errors.InvalidToken)
+"""What any request that needs a token may be answered."""
+_ADMIN: Errors = (*_CALLER, errors.Forbidden)
+_AWAY: Errors = (errors.Unavailable,)
+"""The database is away, or too many logins wait already."""
+
+
+def describe(prefix: str) -> Json:
+    """The description, for endpoints below `prefix`."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Gateway accounts and sessions",
+            "version": version("auth-gateway"),
+            "description": "Every error is `application/problem+json` (RFC 9457) with a stable `code`, "
+            "which is also in the `X-Gateway-Error` header. HEAD is answered wherever GET is. "
+            f"A body may have {BODY_LIMIT} bytes.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [
+            {"name": "session", "description": "Logging in and out"},
+            {"name": "users", "description": "Looking after accounts; for admins"},
+            {"name": "description", "description": "This document"},
+        ],
+        "paths": {prefix + path: item for path, item in _paths().items()},
+        "components": {
+            "securitySchemes": {
+                "accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            },
+            "schemas": _schemas(),
+        },
+    }
+
+
+def _paths() -> Json:
+    return {
+        "/login": {
+            "post": _operation(
+                "logIn",
+                "session",
+                "Log in. A wrong password, an unknown name and a disabled account get the same answer.",
+                body="Login",
+                answers={200: ("Logged in", "LoggedIn")},
+                refusals=(*_BODY, errors.InvalidCredentials, errors.TooManyRequests, *_AWAY),
+            )
+        },
+        "/refresh": {
+            "post": _operation(
+                "refresh",
+                "session",
+                "Trade a refresh token for new ones. It works once: spending it twice ends the session.",
+                body="RefreshToken",
+                answers={200: ("New tokens", "Tokens")},
+                refusals=(*_BODY, errors.InvalidRefreshToken, errors.TooManyRequests, *_AWAY),
+            )
+        },
+        "/logout": {
+            "post": _operation(
+                "logOut",
+                "session",
+                "End a refresh token's session, even if the token is expired or spent. Its access tokens end.",
+                body="RefreshToken",
+                answers={204: ("Logged out", None)},
+                refusals=(*_BODY, errors.InvalidRefreshToken, *_AWAY),
+            )
+        },
+        "/me": {
+            "get": _operation(
+                "me",
+                "session",
+                "Who one is, as the database knows it now.",
+                answers={200: ("The caller", "Person")},
+                refusals=(errors.InvalidField, *_CALLER, *_AWAY),
+                token=True,
+            )
+        },
+        "/password": {
+            "post": _operation(
+                "changePassword",
+                "session",
+                "Change one's own password. Every other session ends.",
+                body="PasswordChange",
+                answers={204: ("Changed", None)},
+                refusals=(*_BODY, *_CALLER, errors.TooManyRequests, *_AWAY),
+                token=True,
+            )
+        },
+        "/users": {
+            "get": _operation(
+                "listUsers",
+                "users",
+                "The accounts, oldest first, a page at a time.",
+                parameters=[
+                    _query("query", "Only e-mails that hold this text", {"type": "string"}),
+                    _query("limit", "Accounts on a page", {"type": "integer", "minimum": 1, "maximum": 200}),
+                    _query("cursor", "`nextCursor` of the page before", {"type": "string"}),
+                ],
+                answers={200: ("One page", "Accounts")},
+                refusals=(errors.InvalidField, *_ADMIN, *_AWAY),
+                token=True,
+            ),
+            "post": _operation(
+                "createUser",
+                "users",
+                "Create an account.",
+                body="NewAccount",
+                answers={201: ("Created; `Location` says where", "Account")},
+                refusals=(*_BODY, *_ADMIN, errors.EmailTaken, *_AWAY),
+                token=True,
+            ),
+        },
+        "/users/{id}": {
+            "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
+            "get": _operation(
+                "getUser",
+                "users",
+                "One account.",
+                answers={200: ("The account", "Account")},
+                refusals=(errors.InvalidField, *_ADMIN, errors.NotFound, *_AWAY),
+                token=True,
+            ),
+            "patch": _operation(
+                "updateUser",
+                "users",
+                "Change the fields that are sent. Where it must be felt at once, access tokens end.",
+                body="AccountChanges",
+                answers={200: ("The account, changed", "Account")},
+                refusals=(
+                    *_BODY,
+                    *_ADMIN,
+                    errors.NotFound,
+                    errors.EmailTaken,
+                    errors.LastAdmin,
+                    *_AWAY,
+                ),
+                token=True,
+            ),
+            "delete": _operation(
+                "deleteUser",
+                "users",
+                "Delete an account. Its sessions end.",
+                answers={204: ("Deleted", None)},
+                refusals=(errors.InvalidField, *_ADMIN, errors.NotFound, errors.LastAdmin, *_AWAY),
+                token=True,
+            ),
+        },
+        "/openapi.json": {
+            "get": _operation(
+                "describe",
+                "description",
+                "The description of these endpoints.",
+                answers={200: ("This document", "Document")},
+                refusals=(errors.InvalidField,),
+            )
+        },
+    }
+
+
+def _operation(
+    operation_id: str,
+    tag: str,
+    summary: str,
+    *,
+    answers: dict[int, tuple[str, str | None]],
+    refusals: Errors,
+    body: str | None = None,
+    parameters: list[Json] | None = None,
+    token: bool = False,
+) -> Json:
+    operation: Json = {
+        "operationId": operation_id,
+        "tags": [tag],
+        "summary": summary,
+        "security": [{"accessToken": []}] if token else [],
+        "responses": {
+            **{str(status): _answer(*answer) for status, answer in answers.items()},
+            **_refusals(refusals),
+            "default": _problem("Any other error"),
+        },
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    if body:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
+    return operation
+
+
+def _answer(description: str, schema: str | None) -> Json:
+    if schema is None:
+        return {"description": description}
+    return {"description": description, "content": {"application/json": {"schema": _ref(schema)}}}
+
+
+def _refusals(refusals: Errors) -> Json:
+    """One response for each status; its description lists the codes."""
+    ordered = sorted(refusals, key=lambda error: error.status)
+    return {
+        str(status): _problem("\n".join(f"`{error.code}`: {error.sentence}" for error in same), status)
+        for status, same in itertools.groupby(ordered, key=lambda error: error.status)
+    }
+
+
+def _problem(description: str, status: int = 0) -> Json:
+    response: Json = {
+        "description": description,
+        "content": {"application/problem+json": {"schema": _ref("Problem")}},
+        "headers": {"X-Gateway-Error": {"description": "The code", "schema": {"type": "string"}}},
+    }
+    if status == errors.Unauthorized.status:
+        response["headers"]["WWW-Authenticate"] = {
+            "description": "The challenge (RFC 6750)",
+            "schema": {"type": "string"},
+        }
+    if status == errors.TooManyRequests.status:
+        response["headers"]["Retry-After"] = {
+            "description": "Seconds to wait",
+            "schema": {"type": "integer", "minimum": 1},
+        }
+    return response
+
+
+def _query(name: str, description: str, schema: Json) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_TEXT: Json = {"type": "string"}
+_SECRET: Json = {"type": "string", "format": "password", "writeOnly": True}
+_FLAG: Json = {"type": "boolean"}
+_EMAIL: Json = {"type": "string", "description": "Compared trimmed, in NFKC, without case"}
+_ROLES: Json = {"type": "array", "items": {"type": "string", "pattern": "^[a-z0-9._:-]{1,64}$"}}
+_PERSON: Json = {"id": _TEXT, "email": _EMAIL, "isAdmin": _FLAG, "roles": _ROLES}
+_ACCOUNT: Json = {**_PERSON, "disabled": _FLAG, "createdAt": {"type": "string", "format": "date-time"}}
+_TOKENS: Json = {"accessToken": _TEXT, "refreshToken": _TEXT}
+_CHANGES: Json = {"email": _EMAIL, "password": _SECRET, "isAdmin": _FLAG, "roles": _ROLES, "disabled": _FLAG}
+
+
+def _schemas() -> Json:
+    return {
+        "Login": _object({"email": _EMAIL, "password": _SECRET}),
+        "RefreshToken": _object({"refreshToken": _TEXT}),
+        "PasswordChange": _object({"currentPassword": _SECRET, "newPassword": _SECRET}),
+        "NewAccount": _object(
+            {name: _CHANGES[name] for name in ("email", "password", "isAdmin", "roles")},
+            required=["email", "password"],
+        ),
+        "AccountChanges": {**_object(_CHANGES, required=[]), "minProperties": 1},
+        "Person": _object(_PERSON),
+        "Account": _object(_ACCOUNT),
+        "Accounts": _object(
+            {"items": {"type": "array", "items": _ref("Account")}, "nextCursor": {"type": ["string", "null"]}}
+        ),
+        "Tokens": _object(_TOKENS),
+        "LoggedIn": _object({**_TOKENS, "user": _ref("Person")}),
+        "Document": {"type": "object", "required": ["openapi", "info", "paths"]},
+        "Problem": _object(
+            {
+                "type": {"type": "string", "format": "uri"},
+                "title": _TEXT,
+                "status": {"type": "integer", "minimum": 400, "maximum": 599},
+                "detail": _TEXT,
+                "code": {"type": "string", "pattern": "^[a-z_]+$"},
+                "requestId": _TEXT,
+            }
+        ),
+    }
+
+
+def _object(properties: Json, required: list[str] | None = None) -> Json:
+    """A closed object: an unknown field is refused when sent, and never answered.
+
+    Without a list, every property is required.
+    """
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties) if required is None else required,
+        "additionalProperties": False,
+    }
