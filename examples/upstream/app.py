@@ -230,7 +230,7 @@ async def lines(request: Request) -> AsyncIterator[bytes]:
 async def events(request: Request) -> AsyncIterator[bytes]:
     for number in range(int(request.number("events", 5))):
         await asyncio.sleep(request.number("every", 0.5) if number else 0)
-        yield f"id: {number + 1}\nevent: tick\ndata: {{\"n\": {number + 1}}}\n\n".encode()
+        yield f'id: {number + 1}\nevent: tick\ndata: {{"n": {number + 1}}}\n\n'.encode()
 
 
 async def listen(*, host: str = "127.0.0.1", port: int = 9000, unix: Path | None = None) -> asyncio.Server:
