@@ -99,10 +99,10 @@ def index_url() -> str:
         if url := os.environ.get(name):
             return url
     home = Path.home()
-    places = [os.environ.get("PIP_CONFIG_FILE", ""), home / ".config/pip/pip.conf", home / ".pip/pip.conf"]
-    for place in (*places, "/etc/xdg/pip/pip.conf", "/etc/pip.conf"):
+    own = os.environ.get("PIP_CONFIG_FILE", os.devnull)
+    for place in (own, home / ".config/pip/pip.conf", home / ".pip/pip.conf", "/etc/pip.conf"):
         settings = configparser.RawConfigParser()
-        settings.read(place or [])
+        settings.read(place)
         if url := settings.get("global", "index-url", fallback=None):
             return url
     return "https://pypi.org/simple"

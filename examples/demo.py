@@ -48,11 +48,14 @@ def main() -> None:
     if not (Path("gateway.yaml").exists() and Path(".env").exists()):
         gateway("init")
     host, _, port = UPSTREAM.rpartition(":")
-    with contextlib.suppress(KeyboardInterrupt), server([*BACKEND, "--host", host, "--port", port]) as backend:
-        with server([*GATEWAY, "run"]) as front:
-            wait_until_ready(front)
-            print(welcome(make_accounts()), flush=True)
-            wait_for_either(backend, front)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        server(*BACKEND, "--host", host, "--port", port) as backend,
+        server(*GATEWAY, "run") as front,
+    ):
+        wait_until_ready(front)
+        print(welcome(make_accounts()), flush=True)
+        wait_for_either(backend, front)
 
 
 def refuse_taken_port(where: str, variable: str) -> None:
@@ -64,16 +67,16 @@ def refuse_taken_port(where: str, variable: str) -> None:
         try:
             probe.bind((host, int(port)))
         except OSError as error:
-            scheme = "http://" if variable == "GATEWAY_UPSTREAM" else ""
+            other = f"{'http://' if variable == 'GATEWAY_UPSTREAM' else ''}{host}:{int(port) + 1}"
             sys.exit(
-                f"Can't listen on {where}: {(error.strerror or str(error)).lower()}. Stop what listens there, or "
-                f"choose another port: {variable}={scheme}{host}:{int(port) + 1} make run"
+                f"Can't listen on {where}: {(error.strerror or str(error)).lower()}. "
+                f"Stop what listens there, or choose another port: {variable}={other} make run"
             )
 
 
 @contextlib.contextmanager
-def server(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs while the body does. In a session of its own, so that Ctrl-C reaches us alone and we stop it in order."""
+def server(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs while the body does. In a session of its own: Ctrl-C reaches us alone, and we stop it in order."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         yield process

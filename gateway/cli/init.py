@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import stat
 from importlib.resources import files
@@ -13,6 +12,7 @@ import click
 
 from gateway.cli.options import config_option
 from gateway.cli.output import complain, say
+from gateway.config.dotenv import read_dotenv
 
 SECRETS = ("JWT_ACCESS_SECRET", "JWT_REFRESH_SECRET")
 SECRET_BYTES = 48
@@ -84,21 +84,20 @@ def _write_new(path: Path, content: bytes, *, mode: int) -> None:
 
 
 def _add_missing(path: Path, fresh: dict[str, str]) -> None:
-    present = path.read_bytes()
-    missing = [name for name in fresh if not _has_value(present, name)]
+    present, problems = read_dotenv(path)
+    if problems:
+        raise click.ClickException("\n".join(map(str, problems)))
+    missing = [name for name in fresh if not present.get(name)]
     if not missing:
         say(f"{path} is there already and has the secrets, left as it is")
         _warn_if_readable_by_others(path)
         return
     path.chmod(0o600)
-    separator = b"" if present.endswith(b"\n") or not present else b"\n"
+    written = path.read_bytes()
+    separator = b"" if not written or written.endswith(b"\n") else b"\n"
     with path.open("ab") as file:
         file.write(separator + "".join(fresh[name] for name in missing).encode())
     say(f"added to {path}, now readable by you alone: {', '.join(missing)}", fg="green")
-
-
-def _has_value(dotenv: bytes, name: str) -> bool:
-    return re.search(rb"^\s*(?:export\s+)?%b\s*=\s*[^\s#]" % name.encode(), dotenv, re.MULTILINE) is not None
 
 
 def _warn_if_readable_by_others(path: Path) -> None:
