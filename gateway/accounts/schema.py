@@ -7,6 +7,7 @@ it never happened. Several processes that start at once wait for each other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -17,7 +18,6 @@ from sqlalchemy import Connection, text
 
 from gateway.accounts.database import Database
 from gateway.accounts.tables import metadata
-
 
 UPGRADE_DEADLINE_S: Final = 3600.0
 """A later migration may have to rewrite a large table."""

@@ -53,6 +53,10 @@ class Session:
     revoked_at: float | None
     """When it was ended early."""
 
+    def used_from(self, client: Client) -> bool:
+        """Whether this client has the address that it was last used from."""
+        return _clean(client.address, ADDRESS_LENGTH) == self.address
+
 
 class Store:
     """The queries, on one connection, inside the transaction that its owner began."""
@@ -85,7 +89,9 @@ class Store:
         self, *, email: str, password_hash: str, is_admin: bool, roles: tuple[str, ...], now: float
     ) -> User:
         user = User(new_id(now), email, is_admin, roles, False, now, version=1)
-        self._connection.execute(insert(users).values(**_columns(user), password_hash=password_hash, updated_at=now))
+        self._connection.execute(
+            insert(users).values(**_columns(user), password_hash=password_hash, updated_at=now)
+        )
         return user
 
     def save_user(self, user: User, *, now: float) -> None:
@@ -118,7 +124,9 @@ class Store:
 
     # sessions
 
-    def open_session(self, user_id: str, client: Client, *, ttl: float, longest: float, now: float) -> Session:
+    def open_session(
+        self, user_id: str, client: Client, *, ttl: float, longest: float, now: float
+    ) -> Session:
         ends_at = int(now + longest)
         session = Session(
             id=new_id(now),
@@ -212,12 +220,11 @@ class Store:
     # cleaning
 
     def prune(self, *, now: float, expired_before: float) -> int:
-        """Delete cut-offs that no token can meet, and sessions long expired; how many, at most a batch of each."""
-        old_cuts = select(cutoffs.c.seq).where(cutoffs.c.until < now).limit(PRUNED_AT_ONCE)
-        old_sessions = select(sessions.c.id).where(sessions.c.expires_at < expired_before).limit(PRUNED_AT_ONCE)
-        done = self._connection.execute(delete(cutoffs).where(cutoffs.c.seq.in_(old_cuts)))
-        more = self._connection.execute(delete(sessions).where(sessions.c.id.in_(old_sessions)))
-        return done.rowcount + more.rowcount
+        """Delete a batch of cut-offs that no token can meet, and of sessions long expired; how many rows."""
+        cuts = select(cutoffs.c.seq).where(cutoffs.c.until < now).limit(PRUNED_AT_ONCE)
+        dead = select(sessions.c.id).where(sessions.c.expires_at < expired_before).limit(PRUNED_AT_ONCE)
+        deletions = delete(cutoffs).where(cutoffs.c.seq.in_(cuts)), delete(sessions).where(sessions.c.id.in_(dead))
+        return sum(self._connection.execute(deletion).rowcount for deletion in deletions)
 
 
 def _user(row: Row[Any]) -> User:

@@ -1,0 +1,128 @@
+"""The rules of changing users, each inside one transaction.
+
+Every change that must be felt at once raises the user's version and publishes a
+cut-off, so access tokens that still say the old thing are dead within a second or
+two: an e-mail, a right or a role less, a disabled or deleted user. A client that
+is still welcome then refreshes and gets a token that says the new thing. What
+takes away trust in the *logins* (a password set by an admin, disabling, deleting)
+ends the sessions too.
+
+There is always an admin who can log in: whoever would remove, demote or disable
+the last one is refused. `lock_admins` lets one such decision happen at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gateway.accounts.emails import fold
+from gateway.accounts.ledger import Ledger
+from gateway.accounts.values import Changes, User
+from gateway.errors import InvalidField, LastAdmin, NotFound
+from gateway.telemetry.audit import PasswordChanged, UserCreated, UserDeleted, UserUpdated
+
+MAX_ROLES: Final = 64
+"""64 roles of 64 characters still fit into a token and a header of 8 KiB."""
+_ROLE: Final = re.compile(r"[a-z0-9._:-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Changes that were checked: the address canonical, the roles in order, the password hashed."""
+
+    wanted: Changes
+    """The changes; its password still as typed, to be compared with the address."""
+    password_hash: str | None
+    """The hash of the new password, if there is one."""
+
+
+def create(
+    ledger: Ledger, *, email: str, password_hash: str, is_admin: bool, roles: tuple[str, ...], actor: str
+) -> User:
+    """A taken address is refused by the database's own constraint, so two at once can't both succeed."""
+    user = ledger.store.add_user(
+        email=email, password_hash=password_hash, is_admin=is_admin, roles=roles, now=ledger.now
+    )
+    ledger.note(UserCreated(user=user.id, email=user.email, actor=actor))
+    return user
+
+
+def update(ledger: Ledger, user_id: str, edit: Edit, *, actor: str) -> User:
+    """Raises NotFound, LastAdmin, InvalidField."""
+    before = _locked(ledger, user_id)
+    after = _changed(before, edit.wanted)
+    _keep_an_admin(ledger, before, after)
+    new_password = edit.wanted.password
+    if new_password is not None and edit.password_hash is not None:
+        refuse_password_like_email(new_password, after.email)
+        ledger.store.save_password(user_id, edit.password_hash, now=ledger.now)
+    if after == before and new_password is None:
+        return before
+    after = replace(after, version=before.version + 1)
+    ledger.store.save_user(after, now=ledger.now)
+    ledger.cut_user(user_id, after.version)
+    if new_password is not None or (after.disabled and not before.disabled):
+        reason = "disabled" if new_password is None else "password_set"
+        ledger.store.end_sessions(user_id, reason=reason, now=ledger.now, unexpired_since=ledger.now)
+    _note_update(ledger, before, after, new_password=new_password is not None, actor=actor)
+    return after
+
+
+def delete(ledger: Ledger, user_id: str, *, actor: str) -> None:
+    """Raises NotFound, LastAdmin."""
+    user = _locked(ledger, user_id)
+    _keep_an_admin(ledger, user, None)
+    ledger.store.delete_user(user_id)
+    ledger.cut_user(user_id, user.version + 1)
+    ledger.note(UserDeleted(user=user_id, email=user.email, actor=actor))
+
+
+def checked_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
+    """Sorted, each once. Raises InvalidField."""
+    unique = tuple(sorted(set(roles)))
+    if len(unique) > MAX_ROLES:
+        raise InvalidField(f"A user can have at most {MAX_ROLES} roles.")
+    if not all(_ROLE.fullmatch(role) for role in unique):
+        raise InvalidField("A role is 1 to 64 of the characters a-z 0-9 . _ : -")
+    return unique
+
+
+def refuse_password_like_email(password: str, email: str) -> None:
+    if fold(password) == email:
+        raise InvalidField("The password must not be the e-mail address.")
+
+
+def _locked(ledger: Ledger, user_id: str) -> User:
+    ledger.store.lock_admins()  # before the row's own lock, always in this order
+    account = ledger.store.account(user_id, lock=True)
+    if account is None:
+        raise NotFound
+    return account.user
+
+
+def _changed(user: User, wanted: Changes) -> User:
+    return replace(
+        user,
+        email=user.email if wanted.email is None else wanted.email,
+        is_admin=user.is_admin if wanted.is_admin is None else wanted.is_admin,
+        roles=user.roles if wanted.roles is None else wanted.roles,
+        disabled=user.disabled if wanted.disabled is None else wanted.disabled,
+    )
+
+
+def _keep_an_admin(ledger: Ledger, before: User, after: User | None) -> None:
+    stays = after is not None and after.is_admin and not after.disabled
+    leaves = before.is_admin and not before.disabled and not stays
+    if leaves and not ledger.store.other_admin_exists(before.id):
+        raise LastAdmin
+
+
+def _note_update(ledger: Ledger, before: User, after: User, *, new_password: bool, actor: str) -> None:
+    fields = ("email", "is_admin", "roles", "disabled")
+    changed = tuple(name for name in fields if getattr(before, name) != getattr(after, name))
+    if changed:
+        ledger.note(UserUpdated(user=after.id, email=after.email, changed=changed, actor=actor))
+    if new_password:
+        ledger.note(PasswordChanged(user=after.id, actor=actor))
