@@ -1,0 +1,276 @@
+"""One request as an ASGI conversation: the body on its way in, the answer on its way out."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+
+from gateway.errors import GatewayError, InternalError
+from gateway.http.head import Headers
+from gateway.http.problem import render
+from gateway.server.terms import NEVER, http_date
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from gateway.server.protocol import GatewayProtocol
+
+    Message = MutableMapping[str, Any]
+    ASGIApp = Callable[[Any, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+log = logging.getLogger("gateway.server")
+
+
+class Cycle:
+    """What uvicorn calls a request-response cycle; the connection has at most one that is unanswered."""
+
+    __slots__ = (
+        "_bodyless",
+        "_buffered",
+        "_chunked",
+        "_continue",
+        "_left",
+        "_parts",
+        "_waiter",
+        "body_complete",
+        "complete",
+        "connection",
+        "disconnected",
+        "keep_alive",
+        "scope",
+        "started",
+    )
+
+    def __init__(
+        self,
+        connection: GatewayProtocol,
+        scope: Any,
+        *,
+        has_body: bool,
+        keep_alive: bool,
+        expects_continue: bool,
+    ) -> None:
+        self.connection = connection
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        """The client is gone, or we gave up on it."""
+        self.body_complete = not has_body
+        self.started = False
+        self.complete = False
+        self._continue = expects_continue
+        self._parts: list[bytes] = [] if has_body else [b""]
+        self._buffered = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._chunked = False
+        self._bodyless = False
+        self._left: int | None = None
+        """Bytes of the answer still owed to its Content-Length; None without one."""
+
+    async def run(self, app: ASGIApp) -> None:
+        """A defect of the app is a 500 for this client and a traceback in the log, nothing more."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self.connection.cut()
+            raise
+        except Exception as error:
+            log.error("the application failed", exc_info=error)
+            self.fail(InternalError(close=True))
+        else:
+            if self.complete or self.disconnected:
+                return
+            if self.started:
+                # An app that knows its answer can't be finished returns: the client must see the cut.
+                log.info("an answer was cut short")
+                self.connection.cut()
+            else:
+                log.error("the application returned without an answer")
+                self.fail(InternalError(close=True))
+
+    # The connection's side.
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of the body."""
+        self._parts.append(data)
+        self._buffered += len(data)
+        self._continue = False  # RFC 9110 §10.1.1: no 100 once the body has begun
+        if self._buffered > HIGH_WATER_LIMIT:
+            self.connection.flow.pause_reading()
+        self._wake()
+
+    def feed_end(self) -> None:
+        self.body_complete = True
+        if not self._parts:
+            self._parts.append(b"")
+        self._wake()
+
+    def leave(self) -> None:
+        """The client is gone: the app hears http.disconnect, and what it still sends goes nowhere."""
+        self.disconnected = True
+        self._wake()
+
+    def fail(self, error: GatewayError) -> None:
+        """Answer with `error` if nothing was sent yet, else cut. The app hears a disconnect."""
+        if self.complete or self.disconnected:
+            return
+        connection = self.connection
+        self.disconnected = True
+        if self.started:
+            connection.cut()
+        else:
+            target = self.scope["raw_path"]
+            connection.refuse(error, method=self.scope["method"], target=target)
+        self._wake()
+
+    # The app's side.
+
+    async def receive(self) -> Message:
+        """The body in the pieces it arrived in; then http.disconnect, once there is one."""
+        while not self.disconnected and not self.complete:
+            if self._parts:
+                return self._message()
+            await self._wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        connection = self.connection
+        if connection.flow.write_paused and not self.disconnected:
+            await connection.flow.drain()
+        if self.disconnected:
+            return
+        kind = message["type"]
+        if not self.started and kind == "http.response.start":
+            self._start(message["status"], message.get("headers", ()))
+        elif self.started and not self.complete and kind == "http.response.body":
+            self._body(message.get("body", b""), message.get("more_body", False))
+        else:
+            raise RuntimeError(f"{kind} can't be sent now")
+
+    def _message(self) -> Message:
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._buffered = 0
+        if not self.body_complete:
+            self.connection.flow.resume_reading()
+        return {"type": "http.request", "body": body, "more_body": not self.body_complete}
+
+    async def _wait(self) -> None:
+        """For the body's next bytes, within the idle deadline; after the body, for the client to leave."""
+        connection = self.connection
+        if not self.body_complete:
+            if self._continue and not self.started:
+                self._continue = False
+                connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            connection.expect_body()
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            waiter = self._waiter = connection.loop.create_future()
+        await waiter
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            self.connection.deadline = NEVER
+            if not waiter.done():  # else the app gave up waiting
+                waiter.set_result(None)
+
+    def _start(self, status: int, headers: Headers) -> None:
+        keep_alive = self.keep_alive
+        if not self.body_complete and status >= http.HTTPStatus.BAD_REQUEST:
+            keep_alive = False  # a refusal with an unread body: what follows can't be told from it
+        self._bodyless = self.scope["method"] == "HEAD" or status in _BODYLESS
+        lines = [_STATUS_LINES[status]]
+        dated = False
+        for name, value in headers:
+            name = _checked_name(name)
+            if name in _OURS:
+                # How the answer is framed, and whether the connection lives on, is decided here.
+                keep_alive = keep_alive and not (name == b"connection" and b"close" in value.lower())
+                continue
+            if name == b"content-length":
+                if self._left is not None or status == http.HTTPStatus.NO_CONTENT:
+                    continue
+                self._left = int(value)
+            elif name == b"date":
+                dated = True
+            lines.append(b"%b: %b" % (name, value))
+        if not dated:
+            # RFC 9110 §6.6.1: our own answers need one, and so does a backend's that lacks it.
+            lines.append(b"date: " + http_date())
+        if self._left is None and not self._bodyless:
+            keep_alive = self._frame(lines, keep_alive)
+        if not keep_alive:
+            lines.append(b"connection: close")
+        self._write_head(lines)
+        self.keep_alive = keep_alive
+        self.started = True
+
+    def _frame(self, lines: list[bytes], keep_alive: bool) -> bool:
+        """In chunks, or by closing for a client that knows no chunks (RFC 9112 §6.1)."""
+        if self.scope["http_version"] == "1.0":
+            return False
+        self._chunked = True
+        lines.append(b"transfer-encoding: chunked")
+        return keep_alive
+
+    def _write_head(self, lines: list[bytes]) -> None:
+        block = b"\r\n".join(lines) + b"\r\n\r\n"
+        ends = len(lines) + 1
+        if block.count(b"\n") != ends or block.count(b"\r") != ends or b"\0" in block:
+            raise RuntimeError("a header of the answer holds a line end or NUL")
+        self.connection.transport.write(block)
+
+    def _body(self, body: bytes, more: bool) -> None:
+        if not self._bodyless:
+            self._write(body, more)
+        if not more:
+            self.complete = True
+            self._wake()
+            self.connection.answered(self)
+
+    def _write(self, body: bytes, more: bool) -> None:
+        if self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            body = body if more else body + b"0\r\n\r\n"
+        elif self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise RuntimeError("the answer's length is not its Content-Length")
+        if body:
+            self.connection.transport.write(body)
+
+
+def problem(error: GatewayError, *, request_id: str, headless: bool = False) -> bytes:
+    """A whole answer that closes its connection. `headless` leaves the body out, for HEAD."""
+    status, headers, body = render(error, request_id=request_id)
+    lines = [_STATUS_LINES[status], *(b"%b: %b" % line for line in headers if line[0] != b"connection")]
+    lines += [b"date: " + http_date(), b"connection: close", b"", b"" if headless else body]
+    return b"\r\n".join(lines)
+
+
+@lru_cache(maxsize=1024)
+def _checked_name(name: bytes) -> bytes:
+    if not _NAME.fullmatch(name):
+        raise RuntimeError(f"{name!r} is no header name")
+    return name.lower()
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}".encode()
+
+
+_STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BODYLESS = frozenset([http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED])
+_OURS = frozenset([b"connection", b"transfer-encoding", b"keep-alive"])

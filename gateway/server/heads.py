@@ -1,0 +1,285 @@
+"""Reads one request's head, and refuses every head that two programs could read differently.
+
+The connection cuts the head out of the stream at its first blank line and hands
+it over whole; httptools (llhttp) splits it into lines. llhttp is strict about
+most things, and where it is not, this file is: two spaces in the request line,
+`RTSP/1.0`, no Host or two, a target that is no path, a Transfer-Encoding of
+several codings or on HTTP/1.0, all pass llhttp (measured on httptools 0.9).
+RFC 9112 and the smuggling advisories of llhttp, HAProxy, Go and h11 are where
+the rules come from; a refused head always closes its connection.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import httptools
+
+from gateway.errors import (
+    BadFraming,
+    BadHost,
+    BadRequest,
+    BadTarget,
+    BodyTooLarge,
+    ExpectationFailed,
+    GatewayError,
+    HeadersTooLarge,
+    MethodNotAllowed,
+    NotImplementedHere,
+    TargetTooLong,
+)
+from gateway.http.framing import CHUNKED, body_length, valid_host
+from gateway.http.head import Headers
+from gateway.server.terms import Limits
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A head that has exactly one meaning."""
+
+    method: str
+    """As sent; one that llhttp knows, neither TRACE nor CONNECT."""
+    target: bytes
+    """Origin-form: begins with a slash."""
+    http_version: str
+    """"1.0" or "1.1"."""
+    headers: Headers
+    """In order, names in lower case, values without the white space around them."""
+    body: int | None
+    """Its length in bytes, 0 for none, CHUNKED if it is sent in chunks."""
+    keep_alive: bool
+    """The client wants to go on afterwards."""
+    expects_continue: bool
+    """It waits for a 100 before it sends the body."""
+
+
+class HeadReader:
+    """One per connection."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._parser: httptools.HttpRequestParser | None = None
+        self._target = b""
+        self._headers: Headers = []
+        self._decisive: Headers = []
+        self._complete = False
+
+    def read(self, head: bytes) -> RequestHead:
+        """`head` ends with its blank line. Raises the GatewayError to answer with."""
+        line_end = head.find(b"\r\n")
+        self._check_size(head, line_end)
+        _check_bytes(head)
+        self._split(head)
+        line = head[:line_end]
+        method = line[: line.find(b" ")]
+        version = _VERSIONS.get(line[-9:])
+        # llhttp forgives a second space and takes RTSP/1.0: the line must be these three and nothing else.
+        if version is None or len(line) != len(method) + len(self._target) + 10:
+            raise why(head)
+        name = method.decode()
+        if name in _REFUSED_METHODS:
+            raise MethodNotAllowed(allow=METHODS, close=True)
+        if self._target[:1] != b"/" or self._target.translate(None, _TARGET_BYTES):
+            raise BadTarget(close=True)
+        return self._judged(name, version)
+
+    # What llhttp calls: public names by its convention.
+
+    def on_url(self, part: bytes) -> None:
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        line = (name.lower(), value.rstrip(b" \t"))
+        self._headers.append(line)
+        if line[0] in _DECISIVE:
+            self._decisive.append(line)
+
+    def on_headers_complete(self) -> None:
+        self._complete = True
+
+    def _check_size(self, head: bytes, line_end: int) -> None:
+        limits = self._limits
+        if line_end > limits.target and len(_target_of(head[:line_end])) > limits.target:
+            raise TargetTooLong(close=True)
+        if len(head) - line_end - 4 > limits.headers:
+            raise HeadersTooLarge(close=True)
+
+    def _split(self, head: bytes) -> None:
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(self)
+        self._target, self._headers, self._decisive, self._complete = b"", [], [], False
+        try:
+            parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            self._parser = None
+        except httptools.HttpParserError as error:
+            self._parser = None
+            raise why(head) from error
+        if not self._complete:
+            self._parser = None
+            raise BadFraming(close=True)
+
+    def _judged(self, method: str, version: str) -> RequestHead:
+        if len(self._headers) > self._limits.header_count:
+            raise HeadersTooLarge(close=True)
+        host, body, keep_alive, expects = self._decided(version)
+        if host is None:
+            if version == "1.1":
+                raise BadHost(close=True)
+        elif not sound_host(host):
+            raise BadHost(close=True)
+        if body is not CHUNKED and body > self._limits.body:
+            raise BodyTooLarge(close=True)
+        if body != 0 or not keep_alive:
+            self._parser = None  # it waits for the body, which the connection counts by itself
+        return RequestHead(method, self._target, version, self._headers, body, keep_alive, expects)
+
+    def _decided(self, version: str) -> tuple[bytes | None, int | None, bool, bool]:
+        """The Host, the body's length, whether to go on afterwards, whether a 100 is awaited."""
+        host: bytes | None = None
+        framed = upgrade = expects = False
+        options: set[bytes] = set()
+        for name, value in self._decisive:
+            if name == b"host":
+                if host is not None:
+                    raise BadHost(close=True)
+                host = value
+            elif name == b"connection":
+                options.update(option.strip() for option in value.lower().split(b","))
+            elif name == b"upgrade":
+                upgrade = True
+            elif name == b"expect":
+                expects = _expects_continue(value, version)
+            else:
+                framed = True
+        # RFC 9110 §7.8: an Upgrade without the Connection option, or on HTTP/1.0, is no upgrade.
+        if upgrade and b"upgrade" in options and version == "1.1":
+            raise NotImplementedHere("The gateway does not switch protocols.", close=True)
+        body = body_length(self._decisive, http_version=version) if framed else 0
+        return host, body, version == "1.1" and b"close" not in options, expects and body != 0
+
+
+def check_partial(head: bytes, fresh: int, limits: Limits) -> None:
+    """Refuse a head that can't become a good one any more; `fresh` is where the unseen bytes begin.
+
+    Without this, a head with bare LF line ends would only be refused at its
+    deadline, and an endless one never.
+    """
+    _check_piece(head[max(fresh - 1, 0) :], first=fresh == 0)
+    line_end = head.find(b"\r\n")
+    if line_end < 0:
+        if not _BEGINNING.fullmatch(head):
+            raise BadRequest(close=True)
+        if len(head) > limits.target + _LINE_ROOM:
+            raise TargetTooLong(close=True)
+    elif not _REQUEST_LINE.fullmatch(head, 0, line_end):
+        raise why(head)
+    elif len(head) - line_end - 4 > limits.headers:
+        raise HeadersTooLarge(close=True)
+
+
+def _check_piece(piece: bytes, *, first: bool) -> None:
+    """`piece` begins with the last byte that was checked already, whose successor was not known then."""
+    start = 1 if piece[:1] == b"\n" and not first else 0
+    end = len(piece) - 1 if piece.endswith(b"\r") else len(piece)
+    if piece.translate(None, _HEAD_BYTES) or _BARE_LINE_END.search(piece[:end], start):
+        raise BadFraming(close=True)
+
+
+def why(head: bytes) -> GatewayError:
+    """The refusal for a head that did not parse."""
+    line = _REQUEST_LINE.match(head)
+    if line is None or head[line.end() : line.end() + 2] not in (b"\r\n", b""):
+        return BadRequest("Send a request line of a method, a path and HTTP/1.1.", close=True)
+    if line[1].decode() not in _KNOWN_METHODS:
+        return NotImplementedHere("The gateway does not know this method.", close=True)
+    if line[1].decode() in _REFUSED_METHODS:
+        return MethodNotAllowed(allow=METHODS, close=True)
+    if line[2].translate(None, _TARGET_BYTES) or line[2][:1] != b"/":
+        return BadTarget(close=True)
+    return BadFraming(close=True)
+
+
+def described(head: bytes) -> tuple[str | None, bytes | None]:
+    """Method and target of a refused head, as far as they can be told; for the log."""
+    line = _LOOSE_LINE.match(head)
+    return (line[1].decode(), line[2]) if line else (None, None)
+
+
+@lru_cache(maxsize=1024)
+def sound_host(value: bytes) -> bool:
+    """uri-host [":" port] as RFC 3986 §3.2 has it, brackets only around a real IPv6 address."""
+    if not valid_host(value):
+        return False
+    name, colon, port = value.rpartition(b":")
+    if not colon or value.endswith(b"]"):
+        name, port = value, b""
+    if port and int(port) > _HIGHEST_PORT:
+        return False
+    return not name.startswith(b"[") or _is_ipv6(name[1:-1])
+
+
+def _is_ipv6(text: bytes) -> bool:
+    try:
+        ipaddress.IPv6Address(text.decode())
+    except ValueError:
+        return False
+    return True
+
+
+def _expects_continue(value: bytes, version: str) -> bool:
+    """RFC 9110 §10.1.1: nothing else may be expected, and HTTP/1.0 expects nothing."""
+    if version == "1.0":
+        return False
+    if value.lower() != b"100-continue":
+        raise ExpectationFailed(close=True)
+    return True
+
+
+def _check_bytes(head: bytes) -> None:
+    """Every line ends with CRLF, and no control byte stands anywhere (RFC 9112 §2.2, RFC 9110 §5.5)."""
+    lines = head.count(b"\r\n")
+    if head.count(b"\n") != lines or head.count(b"\r") != lines or head.translate(None, _HEAD_BYTES):
+        raise BadFraming(close=True) if _REQUEST_LINE.match(head) else why(head)
+
+
+def _target_of(line: bytes) -> bytes:
+    return line.split(b" ", 1)[-1].rpartition(b" ")[0]
+
+
+def _all_but(first: int, last: int, excluded: Iterable[int] = (), also: bytes = b"") -> bytes:
+    return bytes(byte for byte in range(first, last + 1) if byte not in set(excluded)) + also
+
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""What a 405 names in Allow."""
+_REFUSED_METHODS = frozenset(["TRACE", "CONNECT"])
+"""TRACE echoes the credential (RFC 9110 §9.3.8), CONNECT would make an open proxy."""
+_KNOWN_METHODS = frozenset(
+    re.findall(
+        r"\S+",
+        """GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY COPY LOCK MKCOL MOVE PROPFIND PROPPATCH
+        SEARCH UNLOCK BIND REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE
+        UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK""",
+    )
+)
+"""llhttp's methods for HTTP (llhttp 9, without RTSP's, ICE's SOURCE and the PRI of HTTP/2)."""
+_VERSIONS = {b" HTTP/1.1": "1.1", b" HTTP/1.0": "1.0"}
+_DECISIVE = frozenset(
+    [b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"]
+)
+_HEAD_BYTES = _all_but(0x20, 0xFF, [0x7F], b"\t\r\n")
+_TARGET_BYTES = _all_but(0x21, 0x7E, b"#")
+_HIGHEST_PORT = 65535
+_LINE_ROOM = 64
+"""Bytes a request line needs besides its target."""
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n)")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}"
+_BEGINNING = re.compile(_TOKEN + rb"(?: [^ \r]*(?: [HTP/1.0]{0,8}\r?)?)?|\r")
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^ \r\n]+) HTTP/1\.[01]")
+_LOOSE_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]{1,8192})")

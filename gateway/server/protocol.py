@@ -1,0 +1,390 @@
+"""The hardened server side of one HTTP/1.1 connection: what stands in front of everything.
+
+uvicorn's httptools protocol, with everything replaced that decides what a
+request is and how long it may take. The life of a connection:
+
+    head ──> body ──> answered ──> head …          one request at a time
+      │        │          │
+      └────────┴──────────┴──> lingering ──> closed
+
+*head*: bytes are collected up to the blank line, under one absolute deadline,
+and read whole (`heads.py`). A bad head is answered and the connection lingers.
+*body*: the bytes belong to the current cycle (`cycle.py`), counted here or
+unchunked (`chunked.py`), so that the end of a request is never a parser's guess.
+*answered*: only then is the next head read. What a client pipelines waits as
+raw bytes in one bounded buffer: answers can't overtake each other, error
+answers included, and a bad second request can't hurt the first one's answer.
+*lingering*: half-closed, what still comes is thrown away for a bounded time, so
+that the client reads its answer instead of a reset (RFC 9112 §9.6).
+
+Deadlines are numbers that one coarse timer looks at (`terms.Watch`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import urllib.parse
+from typing import TYPE_CHECKING, Any, Literal
+
+from uvicorn import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from gateway.errors import BadFraming, GatewayError, Overloaded, RequestTimeout
+from gateway.server.chunked import ChunkedBody
+from gateway.server.cycle import Cycle, problem
+from gateway.server.heads import HeadReader, RequestHead, check_partial, described
+from gateway.server.terms import NEVER, Refusal, Terms, Watch, new_request_id
+
+if TYPE_CHECKING:
+    from gateway.server.cycle import ASGIApp
+
+_LINGER_BYTES = 16 * 1024 * 1024
+"""What a refused client may still send; after that we stop reading and wait for the deadline."""
+_TURNED_AWAY = 256
+"""Connections beyond the limit that are told so at once; even more are cut without a word."""
+
+
+class GatewayConfig(Config):
+    """uvicorn's settings for a listener of ours, and the terms its connections share."""
+
+    def __init__(self, app: ASGIApp, terms: Terms, *, drain: float = 30.0) -> None:
+        super().__init__(
+            app,
+            http=GatewayProtocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+        )
+        self.terms = terms
+        self.drain = drain
+        self.timeout_graceful_shutdown = drain  # type: ignore[assignment]  # a float does as well
+        self.watch: Watch | None = None
+
+    def shared_watch(self, loop: asyncio.AbstractEventLoop) -> Watch:
+        if self.watch is None:
+            self.watch = Watch(loop, self.terms)
+        return self.watch
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One connection. Called by the loop, uvicorn's server, the watch and its cycle."""
+
+    config: GatewayConfig
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.watch = config.shared_watch(self.loop)
+        self.terms = config.terms
+        self.deadline = NEVER
+        """When `expire` is called, by the watch's clock."""
+        self.write_deadline = NEVER
+        """The same, while the client does not take what was written."""
+        self.current: Cycle | None = None
+        """The latest request."""
+        self._heads = HeadReader(self.terms.limits)
+        self._buffer = bytearray()
+        """A head that is not whole yet, or what was pipelined."""
+        self._seen = 0
+        """How far the partial head in the buffer was looked at."""
+        self._blank_line_skipped = False
+        self._left = 0
+        """Bytes that a Content-Length still owes."""
+        self._chunks: ChunkedBody | None = None
+        self._lingering = False
+        self._thrown_away = 0
+        self._unwritten = 0
+        """What waited to be written when writing stalled."""
+
+    # The loop's side.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self.watch.add(self)
+        excess = len(self.connections) - self.terms.limits.connections
+        if excess > _TURNED_AWAY:
+            transport.abort()
+        elif excess > 0:
+            self.refuse(Overloaded("Too many connections are open.", retry_after=1, close=True))
+        else:
+            self.deadline = self.watch.clock() + self.terms.timeouts.headers
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
+        self.watch.discard(self)
+        self.deadline = NEVER
+        self._lingering = True
+        self.flow.resume_writing()
+        if self.current is not None:
+            self.current.leave()
+
+    def eof_received(self) -> None:
+        """The client left: also when it only half-closed after a whole request (nginx does the same)."""
+        if self.current is not None:
+            self.current.leave()
+        self._settle()
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            self._throw_away(data)
+            return
+        if self._in_body():
+            data = self._take_body(data)
+            if not data:
+                return
+        if self._busy():
+            self._pipeline(data)
+        elif self._buffer:
+            self._buffer += data
+            self._next_head()
+        else:
+            self._fresh_head(data)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unwritten = self.transport.get_write_buffer_size()
+        self.write_deadline = self.watch.clock() + self.terms.timeouts.body_idle
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.write_deadline = NEVER
+
+    # uvicorn's side.
+
+    def shutdown(self) -> None:
+        """Drain: finish the answer that is under way, if there is one, and close."""
+        if self._busy() and self.current is not None:
+            self.current.keep_alive = False
+        elif not self._lingering:
+            self._close()
+
+    # The watch's side.
+
+    def expire(self, now: float) -> None:
+        cycle = self.current
+        if self._lingering or self.write_deadline <= now:
+            self._check_progress(now)
+        elif cycle is not None and not cycle.complete:
+            self.deadline = NEVER
+            cycle.fail(RequestTimeout("The body did not arrive in time.", close=True))
+        elif self._buffer:
+            self.refuse(RequestTimeout(close=True), **_described(self._buffer))
+        else:
+            self._close()
+
+    def _check_progress(self, now: float) -> None:
+        """A slow reader may be slow; one that takes nothing must not hold its answer in our memory."""
+        unwritten = self.transport.get_write_buffer_size()
+        if unwritten >= self._unwritten or not unwritten:
+            self.cut()
+            return
+        self._unwritten = unwritten
+        later = now + self.terms.timeouts.body_idle
+        if self._lingering:
+            self.deadline = later
+        else:
+            self.write_deadline = later
+
+    # The cycle's side.
+
+    def expect_body(self) -> None:
+        """The app waits for bytes of the body: the idle deadline runs."""
+        self.deadline = self.watch.clock() + self.terms.timeouts.body_idle
+
+    def answered(self, cycle: Cycle) -> None:
+        """The whole answer was handed to the transport."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if not cycle.body_complete or (self._buffer and not cycle.keep_alive):
+            self._linger()
+        elif not cycle.keep_alive:
+            self._close()
+        else:
+            self.flow.resume_reading()
+            self.deadline = self.watch.clock() + self.terms.timeouts.keep_alive
+            if self._buffer:
+                self._next_head()
+
+    def refuse(self, error: GatewayError, *, method: str | None = None, target: bytes | None = None) -> None:
+        """Answer by ourselves and be done with this connection."""
+        request_id = new_request_id()
+        self.transport.write(problem(error, request_id=request_id, headless=method == "HEAD"))
+        self._linger()
+        peer = self.client[0] if self.client else None
+        self.terms.on_refused(Refusal(error, request_id, peer, method, target))
+
+    def cut(self) -> None:
+        """End the connection so that an answer that was cut short looks cut short."""
+        if self.current is not None:
+            self.current.leave()
+        self.transport.abort()
+
+    # Heads.
+
+    def _busy(self) -> bool:
+        return self.current is not None and not self.current.complete
+
+    def _fresh_head(self, data: bytes) -> None:
+        """The usual case: a whole head, alone, in one piece."""
+        if data.find(b"\r\n\r\n") == len(data) - 4 and data[:1] != b"\r":
+            self._begin(data)
+        else:
+            self._buffer += data
+            self._next_head()
+
+    def _pipeline(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+
+    def _next_head(self) -> None:
+        """Reads the head at the front of the buffer, if it is whole."""
+        buffer = self._buffer
+        if buffer.startswith(b"\r\n") and not self._blank_line_skipped:
+            self._blank_line_skipped = True  # one is forgiven, RFC 9112 §2.2
+            del buffer[:2]
+            if not buffer:
+                return
+        end = buffer.find(b"\r\n\r\n", max(self._seen - 3, 0))
+        if end < 0:
+            self._wait_for_more()
+            return
+        head = bytes(buffer[: end + 4])
+        del buffer[: end + 4]
+        self._begin(head)
+        if buffer and self._in_body():
+            data = bytes(buffer)
+            buffer.clear()
+            buffer += self._take_body(data)
+
+    def _wait_for_more(self) -> None:
+        head = bytes(self._buffer)
+        if self._seen == 0:
+            self.deadline = self.watch.clock() + self.terms.timeouts.headers
+        try:
+            check_partial(head, self._seen, self.terms.limits)
+        except GatewayError as error:
+            self.refuse(error, **_described(head))
+        self._seen = len(head)
+
+    def _begin(self, raw: bytes) -> None:
+        self._seen = 0
+        self._blank_line_skipped = False
+        try:
+            head = self._heads.read(raw)
+        except GatewayError as error:
+            self.refuse(error, **_described(raw))
+            return
+        self.deadline = NEVER
+        if head.body is None:
+            self._chunks = ChunkedBody()
+        else:
+            self._left = head.body
+        self.current = cycle = Cycle(
+            self,
+            self._scope_of(head),
+            has_body=head.body != 0,
+            keep_alive=head.keep_alive,
+            expects_continue=head.expects_continue,
+        )
+        task = self.loop.create_task(cycle.run(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def _scope_of(self, head: RequestHead) -> dict[str, Any]:
+        raw_path, _, query = head.target.partition(b"?")
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": head.http_version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "headers": head.headers,
+            "state": self.app_state.copy(),
+            "method": head.method,
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+        }
+
+    # Bodies.
+
+    def _in_body(self) -> bool:
+        return self._left > 0 or self._chunks is not None
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Hands the current cycle its bytes; returns what follows them."""
+        cycle = self.current
+        assert cycle is not None  # noqa: S101 (there is no body without a cycle)
+        if self._chunks is None:
+            body, rest = data[: self._left], data[self._left :]
+            self._left -= len(body)
+        else:
+            try:
+                body, rest = self._chunks.feed(data)
+            except BadFraming as error:
+                cycle.fail(error)
+                return b""
+            if self._chunks.done:
+                self._chunks = None
+        if body:
+            cycle.feed(body)
+        if not self._in_body():
+            cycle.feed_end()
+        return rest
+
+    # The end.
+
+    def _linger(self) -> None:
+        """Half-close, and let the client read what it was told before the reset that unread bytes cause."""
+        if self._lingering or self.transport.is_closing():
+            return
+        self._buffer.clear()
+        self._left, self._chunks = 0, None
+        self.flow.resume_reading()
+        self._settle()
+        with contextlib.suppress(OSError):  # the client was faster and has left
+            self.transport.write_eof()
+
+    def _throw_away(self, data: bytes) -> None:
+        self._thrown_away += len(data)
+        if self._thrown_away > _LINGER_BYTES:
+            self.flow.pause_reading()
+
+    def _close(self) -> None:
+        """Nothing is unread: an ordinary close, as soon as the client has taken what was written."""
+        self._settle()
+        self.transport.close()
+
+    def _settle(self) -> None:
+        """Nothing is read any more; what is written still gets out if the client takes it."""
+        self._lingering = True
+        self._unwritten = self.transport.get_write_buffer_size()
+        timeouts = self.terms.timeouts
+        self.write_deadline = NEVER
+        self.deadline = self.watch.clock() + (timeouts.body_idle if self._unwritten else timeouts.linger)
+
+
+def _described(head: bytes | bytearray) -> dict[Literal["method", "target"], Any]:
+    method, target = described(bytes(head))
+    return {"method": method, "target": target}
+
+
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
