@@ -1,0 +1,318 @@
+"""The gateway under any ASGI server: a client port over `receive` and `send`.
+
+One task per request, the server's own. It asks the gate, starts an exchange,
+and then sends what the exchange has put into a small bounded outbox. A second
+task that listens to `receive` is started only when it is needed: at once if the
+request has a body (and then only when a connection to the backend is in hand,
+because the first `receive` is what answers `Expect: 100-continue`), otherwise
+when the exchange has lasted for two ticks of the coarse clock, to notice that
+the client has left. So a quick GET costs no second task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gateway.errors import GatewayError, InternalError, NotImplementedHere
+from gateway.http.head import Head, Headers
+from gateway.http.problem import render
+from gateway.proxy.exchange import BODY_IDLE, Exchange
+from gateway.proxy.verdict import Forward, Judgement
+
+if TYPE_CHECKING:
+    from gateway.telemetry.logs import Decided
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+OUTBOX_LIMIT = 256 * 1024
+"""Bytes of response waiting for `send` before we stop reading the backend: one read of the event loop."""
+INBOX_LIMIT = 64 * 1024
+"""Bytes of request body taken from the server while the backend can't take them."""
+POLICY_VIOLATION = 1008
+"""WebSocket close code (RFC 6455 §7.4.1)."""
+
+log = logging.getLogger(__name__)
+
+
+class Judge(Protocol):
+    """What we need of the gate."""
+
+    def judge(self, head: Head) -> Judgement:
+        """Forward or Refuse; never waits."""
+
+
+class ProxyApp:
+    """An ASGI application: every request is judged, then forwarded or refused."""
+
+    def __init__(
+        self,
+        gate: Judge,
+        *,
+        on_done: Callable[[Decided], None],
+        body_idle: float = BODY_IDLE,
+    ) -> None:
+        self._gate = gate
+        self._on_done = on_done
+        self._body_idle = body_idle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _turn_away(scope, receive, send)
+            return
+        head = _head_of(scope)
+        if head is None:
+            error = NotImplementedHere("This server does not hand on the path as it was sent.", close=True)
+            await _answer(send, render(error, request_id=uuid.uuid4().hex))
+            return
+        try:
+            judgement = self._gate.judge(head)
+        except Exception:
+            log.exception("the gate failed")
+            await _answer(send, render(InternalError(close=True), request_id=uuid.uuid4().hex))
+            return
+        if isinstance(judgement, Forward):
+            await _AsgiPort(judgement, head, receive, send, self._on_done, self._body_idle).run()
+        else:
+            status, headers, body = render(
+                judgement.error, request_id=judgement.request_id, token_sent=judgement.token_sent
+            )
+            if _announces_body(head):
+                _close_after(head, headers)
+            judgement.decided.status = status
+            self._on_done(judgement.decided)
+            await _answer(send, (status, headers, body))
+
+
+class _AsgiPort:
+    """The client port of one request. Everything but `run` and `_listen` is synchronous."""
+
+    __slots__ = (
+        "_aborted",
+        "_exchange",
+        "_finished",
+        "_forward",
+        "_head",
+        "_held",
+        "_inbox",
+        "_inbox_size",
+        "_listener",
+        "_outbox",
+        "_paused",
+        "_receive",
+        "_room",
+        "_send",
+        "_size",
+        "_start",
+        "_ticks",
+        "_uploaded",
+        "_waker",
+    )
+
+    def __init__(
+        self,
+        forward: Forward,
+        head: Head,
+        receive: Receive,
+        send: Send,
+        on_done: Callable[[Decided], None],
+        body_idle: float,
+    ) -> None:
+        self._forward, self._head, self._receive, self._send = forward, head, receive, send
+        self._exchange = Exchange(forward, self, on_done=on_done, body_idle=body_idle)
+        self._start: Message | None = None
+        self._outbox: list[bytes] = []
+        self._size = 0
+        self._finished = self._aborted = self._paused = False
+        self._waker: asyncio.Future[None] | None = None
+        self._inbox: deque[Message] = deque()
+        self._inbox_size = 0
+        self._held = True
+        self._uploaded = forward.body == 0
+        self._room: asyncio.Future[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._ticks = 0
+
+    async def run(self) -> None:
+        """From the first byte upstream to the last byte down. Returns early if the client must see a cut."""
+        try:
+            self._exchange.begin()
+            await self._deliver()
+        finally:
+            self._exchange.client_gone()  # does nothing if the exchange is over
+            if self._listener is not None:
+                self._listener.cancel()
+
+    async def _deliver(self) -> None:
+        send = self._send
+        while not self._aborted:
+            if self._start is not None:
+                start, self._start = self._start, None
+                await send(start)
+            elif self._outbox or self._finished:
+                chunks, self._outbox, self._size = self._outbox, [], 0
+                last = self._finished
+                body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                await send({"type": "http.response.body", "body": body, "more_body": not last})
+                if last:
+                    return
+                if self._paused:
+                    self._paused = False
+                    self._exchange.resume()
+            elif self._exchange.done:
+                return  # the client is gone
+            else:
+                self._waker = asyncio.get_running_loop().create_future()
+                await self._waker
+
+    # -- the exchange's side: the response -----------------------------------------
+
+    def interim(self, status: int, headers: Headers) -> None:
+        """ASGI has no word for it."""
+
+    def start(self, status: int, headers: Headers) -> None:
+        lines = [(name.lower(), value) for name, value in headers]
+        if status == 304:  # its length describes another answer; ASGI servers take it for this one's
+            lines = [line for line in lines if line[0] != b"content-length"]
+        if not self._uploaded:
+            _close_after(self._head, lines)
+        self._start = {"type": "http.response.start", "status": status, "headers": lines}
+        self._wake()
+
+    def write(self, data: bytes) -> None:
+        self._outbox.append(data)
+        self._size += len(data)
+        if self._size > OUTBOX_LIMIT:
+            self._paused = True
+            self._exchange.pause()
+        self._wake()
+
+    def finish(self) -> None:
+        self._finished = True
+        self._wake()
+
+    def fail(self, error: GatewayError) -> None:
+        status, headers, body = render(error, request_id=self._forward.request_id)
+        self.start(status, headers)
+        self._outbox.append(body)
+        self.finish()
+
+    def abort(self) -> None:
+        self._aborted = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+    # -- the exchange's side: the request body -------------------------------------
+
+    def pause_body(self) -> None:
+        self._held = True
+
+    def resume_body(self) -> None:
+        self._held = False
+        self._pump()
+        if self._listener is None:
+            self._listen_from_now_on()
+
+    def tick(self) -> None:
+        """Old enough to look whether the client is still there. `receive` would answer a pending Expect."""
+        self._ticks += 1
+        if self._ticks >= 2 and self._listener is None and (self._uploaded or not _expects_100(self._head)):
+            self._listen_from_now_on()
+
+    def _listen_from_now_on(self) -> None:
+        self._listener = asyncio.get_running_loop().create_task(self._listen())
+
+    async def _listen(self) -> None:
+        """Take messages as long as there is room for them, until the client leaves."""
+        while not self._exchange.done:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._exchange.client_gone()
+                self._wake()
+                return
+            self._inbox.append(message)
+            self._inbox_size += len(message.get("body", b""))
+            self._pump()
+            if self._inbox_size > INBOX_LIMIT:
+                self._room = asyncio.get_running_loop().create_future()
+                await self._room
+
+    def _pump(self) -> None:
+        """Feed what is in the inbox while the backend takes it."""
+        while self._inbox and not self._held:
+            message = self._inbox.popleft()
+            body = message.get("body", b"")
+            self._inbox_size -= len(body)
+            self._uploaded = self._uploaded or not message.get("more_body", False)
+            self._exchange.feed(body)
+            if self._uploaded:
+                self._exchange.feed_end()
+        if self._room is not None and self._inbox_size <= INBOX_LIMIT and not self._room.done():
+            self._room.set_result(None)
+
+
+def _head_of(scope: Scope) -> Head | None:
+    """The head, byte for byte as far as ASGI has it. (An empty query's "?" is lost on the way here.)"""
+    target: bytes | None = scope.get("raw_path")
+    if not target:
+        return None
+    query = scope["query_string"]
+    client = scope.get("client")
+    return Head(
+        method=scope["method"],
+        target=target + b"?" + query if query else target,
+        headers=list(scope["headers"]),  # a copy: uvicorn appends trailers to its own list later
+        http_version="1.0" if scope["http_version"] == "1.0" else "1.1",
+        scheme=scope["scheme"],
+        peer=client[0] if client and client[0] else None,
+    )
+
+
+def _expects_100(head: Head) -> bool:
+    return any(name.lower() == b"expect" for name, _ in head.headers)
+
+
+def _announces_body(head: Head) -> bool:
+    return any(
+        name.lower() == b"transfer-encoding" or (name.lower() == b"content-length" and value.strip() != b"0")
+        for name, value in head.headers
+    )
+
+
+def _close_after(head: Head, lines: Headers) -> None:
+    """There is an unread body behind this request: the connection can't be used for a next one."""
+    if (b"connection", b"close") not in lines:
+        lines.append((b"connection", b"close"))
+
+
+async def _answer(send: Send, answer: tuple[int, Headers, bytes]) -> None:
+    status, headers, body = answer
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+    """A WebSocket handshake: 501 where the server can say so, else close code 1008.
+
+    Other types are no business of ours: an ASGI server takes an exception for "not supported".
+    """
+    if scope["type"] != "websocket":
+        raise NotImplementedError(f"no {scope['type']!r} here")
+    await receive()
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        reason = NotImplementedHere.sentence
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
+        return
+    status, headers, body = render(NotImplementedHere(close=True), request_id=uuid.uuid4().hex)
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})

@@ -1,0 +1,348 @@
+"""One request and its answer on their way through: the engine that moves bytes.
+
+An exchange stands between a *client port* (whoever speaks with the client) and
+a connection to the backend. All of it is plain calls on the event loop: no task,
+no queue and no await, so every lane that can call `feed` and be called with
+`write` is a gateway, and memory is bounded by what the transports buffer.
+
+    port                          exchange                        upstream
+    begin() ────────────────────▶ wants a connection ───────────▶ Pool.acquire
+             ◀── resume_body() ──                ◀── connected() ──
+    feed(), feed_end() ─────────▶ frames, counts ───────────────▶ Connection.write
+             ◀──── pause_body() ─                ◀─ upload_paused()
+             ◀── start(), write() ─              ◀─ answer_begins(), answer_data()
+    pause(), resume() ──────────▶                ───────────────▶ pause/resume reading
+             ◀───────── finish() ─               ◀─ answer_ends()
+
+It ends exactly once, in one of four ways: `finish` (the whole answer went
+through), `fail` (nothing was sent yet: the gateway answers), `abort` (the
+answer had begun: cut the client's connection so that it sees the truncation),
+or the client's leaving. Then the record is complete and `on_done` has it.
+
+What came from the client is never finished on its behalf: a short upload closes
+the connection to the backend (RFC 9112 §6.3, §8).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.errors import (
+    BadFraming,
+    BadGateway,
+    BodyTooLarge,
+    GatewayError,
+    RequestTimeout,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from gateway.http.head import Headers
+from gateway.proxy.upstream.answer import Answer
+from gateway.proxy.upstream.connection import Connection
+from gateway.proxy.upstream.pool import RETRY_AFTER
+from gateway.proxy.verdict import Forward
+
+if TYPE_CHECKING:
+    from gateway.telemetry.logs import Decided
+
+BODY_IDLE = 30.0
+"""Seconds we wait for the next bytes of a request body, if nobody says otherwise."""
+CLIENT_GONE = 499
+"""The status in the record of a client that left before it was answered (nginx's number)."""
+
+log = logging.getLogger(__name__)
+
+
+class ClientPort(Protocol):
+    """Whoever speaks with the client. Called in order, never again after `finish`, `fail` or `abort`."""
+
+    def interim(self, status: int, headers: Headers) -> None:
+        """A 1xx of the backend (100, 103); may be ignored."""
+
+    def start(self, status: int, headers: Headers) -> None:
+        """The final response head. Framing is the port's: Content-Length is among the lines if known."""
+
+    def write(self, data: bytes) -> None:
+        """A piece of the response body."""
+
+    def finish(self) -> None:
+        """The response is complete."""
+
+    def fail(self, error: GatewayError) -> None:
+        """There is no response: answer with this. Only before `start`."""
+
+    def abort(self) -> None:
+        """The response broke off: make that visible. Only after `start`."""
+
+    def pause_body(self) -> None:
+        """Feed no more of the request body for now."""
+
+    def resume_body(self) -> None:
+        """Feed the request body. It is held back until this was called for the first time."""
+
+    def tick(self) -> None:
+        """The coarse clock, several times a second while the exchange lasts."""
+
+
+class Exchange:
+    """See the module."""
+
+    __slots__ = (
+        "_answered",
+        "_began",
+        "_body_idle",
+        "_bytes_in",
+        "_bytes_out",
+        "_client_paused",
+        "_connection",
+        "_deadline",
+        "_done",
+        "_early",
+        "_forward",
+        "_on_done",
+        "_pool",
+        "_port",
+        "_retried",
+        "_unwritten_head",
+        "_upload_paused",
+        "_upload_stopped",
+        "_uploaded",
+    )
+
+    def __init__(
+        self,
+        forward: Forward,
+        port: ClientPort,
+        *,
+        on_done: Callable[[Decided], None],
+        body_idle: float = BODY_IDLE,
+    ) -> None:
+        self._forward = forward
+        self._port = port
+        self._on_done = on_done
+        self._body_idle = body_idle
+        self._pool = forward.upstream
+        self._connection: Connection | None = None
+        self._unwritten_head = b""
+        self._bytes_in = self._bytes_out = 0
+        self._began = self._deadline = 0.0
+        self._uploaded = forward.body == 0
+        self._upload_paused = self._upload_stopped = self._client_paused = False
+        self._answered = self._early = self._retried = self._done = False
+
+    # -- the port's side -----------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        """Over, in whichever way."""
+        return self._done
+
+    def begin(self) -> None:
+        """Get a connection and go. The port may be called before this returns."""
+        self._began = self._pool.ticker.clock()
+        self._deadline = self._began + self._pool.queue_timeout
+        self._pool.ticker.watch(self)
+        self._pool.acquire(self)
+
+    def feed(self, data: bytes) -> None:
+        """A piece of the request body, as the client sent it but without its framing."""
+        if self._done or not data:
+            return
+        self._bytes_in += len(data)
+        forward = self._forward
+        if self._bytes_in > (forward.body_limit if forward.body is None else forward.body):
+            too_much = BodyTooLarge if forward.body is None else BadFraming
+            self._fail(too_much(close=True), f"more than {self._bytes_in - len(data)} bytes of body")
+            return
+        if forward.body is None:
+            self._send([b"%x\r\n" % len(data), data, b"\r\n"])
+        else:
+            self._send([data])
+        self._touch()
+
+    def feed_end(self) -> None:
+        """The client's body is complete, says its framing. If it is short after all, nobody may finish it."""
+        if self._done or self._uploaded:
+            return
+        if self._forward.body is not None and self._bytes_in != self._forward.body:
+            self.client_gone()
+            return
+        self._uploaded = True
+        if self._forward.body is None:
+            self._send([b"0\r\n\r\n"])
+        self._touch()
+
+    def client_gone(self) -> None:
+        """The client left, or must be treated as if: give up, at whatever point."""
+        if not self._done:
+            if not self._answered:
+                self._forward.decided.status = CLIENT_GONE
+            self._drop("client_gone")
+            self._on_done(self._forward.decided)
+
+    def pause(self) -> None:
+        """The client can't take more: stop reading the answer."""
+        if self._connection is not None and not self._client_paused:
+            self._client_paused = True
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """The client can take more."""
+        if self._client_paused:
+            self._client_paused = False
+            if self._connection is not None:
+                self._connection.resume()
+                self._touch()
+
+    # -- the pool's side -----------------------------------------------------------
+
+    @property
+    def replayable(self) -> bool:
+        return self._forward.replayable
+
+    def connected(self, connection: Connection) -> None:
+        forward = self._forward
+        self._connection = connection
+        forward.decided.upstream = str(connection.server)
+        connection.begin(self, to_head=forward.no_response_body)
+        if self._uploaded:
+            connection.write(forward.head)
+            self._touch()
+        else:
+            self._unwritten_head = forward.head  # goes out with the first bytes of the body
+            self._touch()
+            self._port.resume_body()
+
+    def unavailable(self, error: GatewayError, why: str) -> None:
+        self._fail(error, why)
+
+    # -- the connection's side -----------------------------------------------------
+
+    def interim(self, status: int, headers: Headers) -> None:
+        self._port.interim(status, headers)
+
+    def answer_begins(self, answer: Answer) -> None:
+        self._answered = True
+        self._forward.decided.status = answer.status
+        self._touch()
+        if not self._uploaded:
+            self._early = True
+            if answer.status >= 400 or answer.keep_alive is None:
+                self._upload_stopped = True  # it has made up its mind: the rest would only provoke a reset
+                self._port.pause_body()
+        self._port.start(answer.status, answer.headers)
+
+    def answer_data(self, data: bytes) -> None:
+        self._bytes_out += len(data)
+        self._touch()
+        self._port.write(data)
+
+    def answer_ends(self, reusable: bool) -> None:
+        connection, self._connection = self._connection, None
+        self._end()
+        if connection is not None:
+            self._pool.release(connection, reusable=reusable and self._uploaded and not self._early)
+        self._port.finish()
+        self._on_done(self._forward.decided)
+
+    def lost(self, why: str, *, stale: bool) -> None:
+        self._connection = None
+        harmless = self._unwritten_head or (stale and self._forward.replayable)
+        if harmless and not self._retried and not self._answered:
+            self._retried = True
+            self._deadline = self._pool.ticker.clock() + self._pool.queue_timeout
+            self._pool.acquire(self, fresh=True)
+        else:
+            self._fail(BadGateway(), why)
+
+    def upload_paused(self) -> None:
+        self._upload_paused = True
+        self._port.pause_body()
+
+    def upload_resumed(self) -> None:
+        self._upload_paused = False
+        self._touch()
+        if not self._uploaded and not self._upload_stopped:
+            self._port.resume_body()
+
+    # -- the clock's side ----------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        if now < self._deadline:
+            self._port.tick()
+        elif self._connection is None:
+            self._fail(UpstreamUnavailable(retry_after=RETRY_AFTER), "no connection became free in time")
+        elif self._waits_for_body():
+            self._fail(RequestTimeout(close=True), "the request body stopped coming")
+        elif self._client_paused:
+            self._fail(RequestTimeout(close=True), "the client stopped reading")
+        else:
+            self._fail(UpstreamTimeout(), "nothing came in time")
+
+    def _touch(self) -> None:
+        """Something moved: whoever is next has their whole time again."""
+        if self._waits_for_body():
+            patience = self._body_idle
+        elif self._answered:
+            patience = self._pool.idle
+        else:
+            patience = self._pool.response
+        self._deadline = self._pool.ticker.clock() + patience
+
+    def _waits_for_body(self) -> bool:
+        return not (self._uploaded or self._upload_paused or self._answered)
+
+    # ------------------------------------------------------------------------------
+
+    def _send(self, pieces: list[bytes]) -> None:
+        if self._connection is None:
+            return
+        if self._unwritten_head:
+            pieces.insert(0, self._unwritten_head)
+            self._unwritten_head = b""
+        if len(pieces) == 1:
+            self._connection.write(pieces[0])
+        else:
+            self._connection.write_pieces(pieces)
+
+    def _fail(self, error: GatewayError, why: str) -> None:
+        """The gateway's answer if none was begun, else a visible cut. The reason stays in the log."""
+        if self._done:
+            return
+        decided = self._forward.decided
+        where = decided.upstream or "no connection"
+        log.warning(
+            "upstream %s (%s): %s", self._pool.name, where, why, extra={"requestId": self._forward.request_id}
+        )
+        self._drop(error.code)
+        if self._answered:
+            self._port.abort()
+        else:
+            decided.status = error.status
+            self._port.fail(error)
+        self._on_done(decided)
+
+    def _drop(self, reason: str) -> None:
+        """Both directions end here and now; a connection in the middle of anything is closed."""
+        self._forward.decided.reason = reason
+        connection, self._connection = self._connection, None
+        self._end()
+        if connection is not None:
+            connection.abort()
+        else:
+            self._pool.leave(self)
+
+    def _end(self) -> None:
+        """Once: the clock stops and the record is filled in."""
+        self._done = True
+        ticker = self._pool.ticker
+        ticker.unwatch(self)
+        decided = self._forward.decided
+        decided.bytes_in, decided.bytes_out = self._bytes_in, self._bytes_out
+        decided.upstream_ms = (ticker.clock() - self._began) * 1000.0
+
+    def __repr__(self) -> str:
+        state = "done" if self._done else "answering" if self._answered else "asking"
+        return f"<Exchange {self._forward.request_id} with {self._pool.name!r}, {state}>"
