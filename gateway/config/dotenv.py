@@ -91,7 +91,7 @@ def _quoted(text: str, offset: int, name: str, pattern: re.Pattern[str]) -> tupl
 
 def _refuse_filling(value: str, name: str) -> None:
     if "${" in value:
-        raise ValueError(f"{name}: ${{…}} is not filled in here; write the value out, or put it in single quotes")
+        raise ValueError(f"{name}: ${{…}} is not filled in here; write the value, or use single quotes")
 
 
 def _next_line(text: str, offset: int) -> int:

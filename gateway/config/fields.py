@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -113,10 +113,15 @@ def choice(words: tuple[str, ...]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def similar(value: Any, words: Any) -> str:
+def similar(value: Any, words: Iterable[str]) -> str:
     """`; did you mean "x"?`, or nothing."""
-    close = get_close_matches(value, words, n=1) if isinstance(value, str) else []
-    return f'; did you mean "{close[0]}"?' if close else ""
+    close = closest(value, words) if isinstance(value, str) else ""
+    return f'; did you mean "{close}"?' if close else ""
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """The most similar of `words`, or nothing."""
+    return next(iter(get_close_matches(word[:80], list(words), n=1)), "")
 
 
 def _non_empty(value: Any) -> str:

@@ -8,10 +8,11 @@ a tree of nodes that remember line and column; `load` fills and types it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -21,6 +22,8 @@ MAX_DEPTH = 32
 """The deepest setting is six levels down."""
 MAX_NODES = 400_000
 """After aliases are expanded; a file of MAX_BYTES can't reach it without them."""
+_UNREADABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+"""What YAML can't hold (YAML 1.2 § 5.1)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,7 +55,9 @@ class Problem:
     """Worth a look, but the file is valid."""
 
     def __str__(self) -> str:
-        return f"{self.place}  {self.path}: {self.sentence}" if self.path else f"{self.place}  {self.sentence}"
+        return (
+            f"{self.place}  {self.path}: {self.sentence}" if self.path else f"{self.place}  {self.sentence}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +170,14 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Problem]]:
         composer.problems.append(refused.problem)
     except yaml.MarkedYAMLError as error:
         composer.problems.append(_syntax_problem(error, text, file))
-    except yaml.reader.ReaderError as error:
-        composer.problems.append(_character_problem(error, text, file))
+    except yaml.reader.ReaderError:
+        composer.problems.append(_character_problem(text, file))
     return (composer.root, composer.problems)
 
 
 def written_path(path: Steps) -> str:
     """`("routes", 2, "allow")` as `routes[2].allow`."""
-    words = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    words = (f"[{step}]" if isinstance(step, int) else f".{_short(step)}" for step in path)
     return "".join(words).removeprefix(".")
 
 
@@ -270,10 +275,9 @@ class _Composer:
         name, line, column = key
         entries = parent.node.entries if isinstance(parent.node, Table) else {}
         if name in entries:
-            first = entries[name].line
-            self._note(line, column, f'"{_short(name)}" is given twice; the first is on line {first}')
+            self._note(line, column, f"is given twice; the first is on line {entries[name].line}", name)
         elif name == "<<":
-            self._note(line, column, "merge keys are not read; write the settings out")
+            self._note(line, column, "merge keys are not read; write the settings out", name)
         else:
             entries[name] = Entry(line, column, node)
 
@@ -281,11 +285,19 @@ class _Composer:
         if event.tag is not None:
             self._note(*_position(event), "tags are not read; quote a value that begins with !")
 
-    def _note(self, line: int, column: int, sentence: str) -> None:
-        self.problems.append(Problem(Place(self._file, line, column), "", sentence))
+    def _note(self, line: int, column: int, sentence: str, *last: str) -> None:
+        path = written_path((*self._steps(), *last))
+        self.problems.append(Problem(Place(self._file, line, column), path, sentence))
 
-    def _refuse(self, event: Any, sentence: str) -> None:
-        raise Refused(Problem(Place(self._file, *_position(event)), "", sentence))
+    def _refuse(self, event: Any, sentence: str) -> NoReturn:
+        raise Refused(Problem(Place(self._file, *_position(event)), written_path(self._steps()), sentence))
+
+    def _steps(self) -> Steps:
+        """The path to whatever is being read now."""
+        steps = (
+            len(at.node.items) if isinstance(at.node, Sequence) else at.key and at.key[0] for at in self._open
+        )
+        return tuple(step for step in steps if step is not None)
 
 
 @dataclass(slots=True)
@@ -297,6 +309,12 @@ class _Open:
     size: int = 1
     key: tuple[str, int, int] | None = None
     """The key that waits for its value, with its place."""
+
+    def step(self) -> Step | None:
+        """Where in the container we are."""
+        if isinstance(self.node, Sequence):
+            return len(self.node.items)
+        return self.key[0] if self.key is not None else None
 
 
 def _step(node: Node | None, step: Step) -> Node | None:
@@ -321,7 +339,9 @@ def _refused(path: Path, sentence: str) -> Refused:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror or "the system refuses").lower() if isinstance(error, OSError) else "a bad file name"
+    return (
+        (error.strerror or "the system refuses").lower() if isinstance(error, OSError) else "a bad file name"
+    )
 
 
 def _decode(raw: bytes, file: str) -> str:
@@ -354,7 +374,10 @@ _SENTENCES = (
     ("unknown escape", "an unknown escape with \\ between double quotes; single quotes have none"),
     ("undefined tag handle", "tags are not read; quote a value that begins with !"),
     ("maximum nesting", f"is nested more than {MAX_DEPTH} levels deep"),
-    ("did not find expected <document start>", "one file holds one configuration; nothing may follow its end"),
+    (
+        "did not find expected <document start>",
+        "nothing may follow the end of the configuration",
+    ),
 )
 
 
@@ -381,20 +404,11 @@ def _character(text: str, line: int, column: int) -> str:
     return lines[line][column : column + 1] if line < len(lines) else ""
 
 
-def _character_problem(error: yaml.reader.ReaderError, text: str, file: str) -> Problem:
-    """libyaml counts the bad character in bytes or characters; we look for it ourselves."""
-    found = next(_unreadable(text), None)
-    offset = found if found is not None else 0
-    place = _place_at(text[:offset].encode(errors="replace"), len(text[:offset].encode(errors="replace")), file)
-    name = f"U+{ord(text[offset]):04X}" if found is not None else "one"
-    return Problem(place, "", f"holds a control character ({name}); remove it")
-
-
-def _unreadable(text: str) -> Iterator[int]:
-    """Where characters stand that YAML can't hold (YAML 1.2 § 5.1)."""
-    for index, character in enumerate(text):
-        code = ord(character)
-        if (code < 0x20 and character not in "\t\n\r") or 0x7F <= code <= 0x9F and code != 0x85:
-            yield index
-        elif 0xD800 <= code <= 0xDFFF or code in (0xFFFE, 0xFFFF):
-            yield index
+def _character_problem(text: str, file: str) -> Problem:
+    """libyaml says which character it can't read, not where; we look for it ourselves."""
+    match = _UNREADABLE.search(text)
+    offset, name = (match.start(), f"U+{ord(match[0]):04X}") if match is not None else (0, "unknown")
+    line, start = text.count("\n", 0, offset) + 1, text.rfind("\n", 0, offset) + 1
+    return Problem(
+        Place(file, line, offset - start + 1), "", f"holds a control character ({name}); remove it"
+    )

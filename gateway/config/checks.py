@@ -1,0 +1,334 @@
+"""What settings mean together, and whether secrets are worth the name.
+
+Each check takes the sections it needs and yields findings. A section with a
+mistake of its own is None here, so its mistake does not hide those of others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import pairwise
+from typing import Any
+from urllib.parse import urlsplit
+
+from .fields import UPSTREAM_NAME, UnsetSecret, similar
+from .schema import (
+    Accounts,
+    Listen,
+    RateLimits,
+    Roles,
+    Route,
+    Rule,
+    Server,
+    Test,
+    Tokens,
+    Upstream,
+    UpstreamUrl,
+)
+from .source import Steps
+from .values import canonical_host
+
+SECRET_BYTES = 32
+"""As long as the output of HMAC-SHA-256 (RFC 7518 § 3.2)."""
+SECRET_VARIETY = 10
+"""Different characters. 32 random hex digits have fewer once in a thousand times, 48 never."""
+LEEWAY_MAX = 300.0
+"""RFC 7519 § 4.1.4: "usually no more than a few minutes"."""
+GRACE_MAX = 60.0
+"""A thief who is quick shares the grace; a minute is plenty for a lost answer."""
+BCRYPT_COST_SAFE = 10
+"""OWASP Password Storage: a work factor of 10 or more."""
+
+_EXAMPLES = re.compile(
+    r"change.?(me|this|it)|replace.?(me|this|with)|your.?(\d+.?bit.?)?secret|secret.?(goes.?)?here|placeholder|example"
+    r"|a.string.secret.at.least|super.?secret|my.?secret|not.?so.?secret|password|qwerty|lorem.?ipsum|insert",
+    re.IGNORECASE,
+)
+_MAKE = "`openssl rand -hex 32` makes"
+_BAD_NAME = "a name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit"
+_DATABASES = ("sqlite", "postgresql", "postgresql+psycopg")
+_STORAGES = ("memory", "redis", "rediss", "redis+unix")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One mistake, not yet placed."""
+
+    path: Steps
+    sentence: str
+    warning: bool = False
+    key: bool = False
+    """The key is wrong, not its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The sections that are valid for themselves."""
+
+    data: Mapping[str, Any]
+    """The file's own values, to tell what was written from what is a default."""
+    server: Server | None = None
+    tokens: Tokens | None = None
+    accounts: Accounts | None = None
+    rate_limits: RateLimits | None = None
+    upstream: UpstreamUrl | None = None
+    upstreams: Mapping[str, Upstream | None] | None = None
+    routes: Sequence[Route | None] | None = None
+    tests: Sequence[Test | None] | None = None
+
+
+CHECKED = tuple(each.name for each in fields(Parts) if each.name != "data")
+"""The sections that a check looks at."""
+
+
+def check(parts: Parts) -> Iterator[Finding]:
+    """Everything that is wrong between settings."""
+    if parts.tokens is not None:
+        yield from _secrets(parts.tokens)
+        yield from _lifetimes(parts.tokens)
+    if parts.accounts is not None:
+        yield from _accounts(parts.accounts)
+    if parts.rate_limits is not None:
+        yield from _storage(parts.rate_limits)
+    if parts.server is not None:
+        yield from _listeners(parts.server)
+        yield from _loops(parts.server, parts)
+    yield from _upstreams(parts)
+    for index, route in enumerate(parts.routes or ()):
+        if route is not None:
+            yield from _route(("routes", index), route, parts)
+    for index, test in enumerate(parts.tests or ()):
+        if test is not None:
+            yield from _known_upstream(("tests", index, "upstream"), test.upstream, parts)
+
+
+def _secrets(tokens: Tokens) -> Iterator[Finding]:
+    access, refresh = tokens.access.secret, tokens.refresh.secret
+    for name, secret in (("access", access), ("refresh", refresh)):
+        if not isinstance(secret, UnsetSecret) and (weakness := _weakness(secret.get_secret_value())):
+            yield Finding(("tokens", name, "secret"), weakness)
+    if access == refresh:
+        yield Finding(
+            ("tokens", "refresh", "secret"),
+            f"is the same as tokens.access.secret; {_MAKE} another",
+        )
+
+
+def _weakness(secret: str) -> str:
+    size = len(secret.encode(errors="surrogatepass"))
+    if not secret:
+        return f"is empty; {_MAKE} one"
+    if _EXAMPLES.search(secret):
+        return f"is an example, known to everyone; {_MAKE} a real one"
+    if size < SECRET_BYTES:
+        return f"has only {size} bytes of the {SECRET_BYTES} it needs; {_MAKE} one"
+    if secret in (secret + secret)[1:-1] or len(set(secret)) < SECRET_VARIETY or _counts_up(secret):
+        return f"is too regular to be secret; {_MAKE} a real one"
+    return ""
+
+
+def _counts_up(secret: str) -> bool:
+    """`abcdef…`, `987654…`: mostly neighbours."""
+    steps = [ord(after) - ord(before) for before, after in pairwise(secret)]
+    return sum(abs(step) <= 1 for step in steps) > len(steps) // 2
+
+
+def _lifetimes(tokens: Tokens) -> Iterator[Finding]:
+    if tokens.access.ttl >= tokens.refresh.ttl:
+        yield Finding(("tokens", "access", "ttl"), "must be shorter than tokens.refresh.ttl")
+    if tokens.refresh.ttl > tokens.session_max:
+        yield Finding(("tokens", "refresh", "ttl"), "can't be longer than tokens.session_max")
+    if tokens.leeway > LEEWAY_MAX:
+        yield Finding(("tokens", "leeway"), "can't be more than 5m; repair the clocks instead")
+    if tokens.refresh.reuse_grace > GRACE_MAX:
+        yield Finding(("tokens", "refresh", "reuse_grace"), "can't be more than 1m; a thief may use it too")
+
+
+def _accounts(accounts: Accounts) -> Iterator[Finding]:
+    if not isinstance(accounts.database, UnsetSecret):
+        sentence = _database(accounts.database.get_secret_value())
+        if sentence:
+            yield Finding(("accounts", "database"), sentence)
+    if accounts.bcrypt_cost < BCRYPT_COST_SAFE:
+        sentence = f"below {BCRYPT_COST_SAFE} is for tests only; stolen hashes would be guessed quickly"
+        yield Finding(("accounts", "bcrypt_cost"), sentence, warning=True)
+
+
+def _database(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if scheme == "postgres":
+        return "write postgresql:// instead of postgres://"
+    if not separator or scheme not in _DATABASES:
+        return "must begin with sqlite:/// or postgresql://"
+    if scheme == "sqlite" and (
+        not rest.startswith("/") or rest in ("/", "/:memory:") or "mode=memory" in rest
+    ):
+        return "needs a file: write sqlite:///gateway.db, or sqlite:////var/lib/gateway.db with a full path"
+    if scheme != "sqlite" and not _database_name(url):
+        return "needs a host and a database: write postgresql://user:password@host/name"
+    return ""
+
+
+def _database_name(url: str) -> str:
+    try:
+        return urlsplit(url).path.strip("/")
+    except ValueError:
+        return ""
+
+
+def _storage(limits: RateLimits) -> Iterator[Finding]:
+    if isinstance(limits.storage, UnsetSecret):
+        return
+    scheme, separator, rest = limits.storage.get_secret_value().partition("://")
+    if not separator or scheme not in _STORAGES:
+        yield Finding(
+            ("rate_limits", "storage"),
+            "must be memory://, or begin with redis://, rediss:// or redis+unix://",
+        )
+    elif scheme != "memory" and not rest:
+        yield Finding(("rate_limits", "storage"), f"needs a host: write {scheme}://redis:6379/0")
+
+
+def _listeners(server: Server) -> Iterator[Finding]:
+    """No two listeners on one address. The ops listener counts too."""
+    named = [(("server", "listen", index), listen) for index, listen in enumerate(server.listen)]
+    if not named:
+        yield Finding(("server", "listen"), "can't be empty")
+    everyone: list[tuple[Steps, Listen]] = list(named)
+    if server.ops_listen is not None:
+        everyone.append((("server", "ops_listen"), server.ops_listen))
+    for index, (path, listen) in enumerate(everyone):
+        if any(_same_listener(listen, earlier) for _, earlier in everyone[:index]):
+            yield Finding(path, f"{listen} is listened on twice")
+
+
+def _same_listener(one: Listen, other: Listen) -> bool:
+    if one.path or other.path:
+        return one.path == other.path
+    return one.port == other.port != 0 and _overlap(one.host, other.host)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two hosts of listeners can't share a port."""
+    hosts = {canonical_host(one), canonical_host(other)}
+    families = {_version(host) for host in hosts}
+    return len(hosts) == 1 or (_is_any(hosts) and (len(families) == 1 or None in families))
+
+
+def _is_any(hosts: set[str]) -> bool:
+    return bool(hosts & {"0.0.0.0", "::"})
+
+
+def _version(host: str) -> int | None:
+    try:
+        return ip_address(host).version
+    except ValueError:
+        return None
+
+
+def _loops(server: Server, parts: Parts) -> Iterator[Finding]:
+    """A backend that is the gateway itself would call itself until nothing is left."""
+    own = list(server.listen) + ([server.ops_listen] if server.ops_listen is not None else [])
+    for path, url in _targets(parts):
+        if any(_reaches(url, listen) for listen in own) or _is_public_url(url, server, parts):
+            yield Finding(path, f"{url} is the gateway itself")
+
+
+def _targets(parts: Parts) -> Iterator[tuple[Steps, UpstreamUrl]]:
+    if parts.upstream is not None:
+        yield ("upstream",), parts.upstream
+    for name, upstream in (parts.upstreams or {}).items():
+        if upstream is not None and upstream.url is not None:
+            yield ("upstreams", name, "url"), upstream.url
+        for index, url in enumerate(upstream.urls if upstream is not None else ()):
+            yield ("upstreams", name, "urls", index), url
+
+
+def _reaches(url: UpstreamUrl, listen: Listen) -> bool:
+    if url.path or listen.path:
+        return url.path == listen.path
+    host, own = canonical_host(url.host), canonical_host(listen.host)
+    return url.port == listen.port and (
+        host == own or (_is_local(host) and (_is_any({own}) or _is_local(own)))
+    )
+
+
+def _is_local(host: str) -> bool:
+    """Names of this machine that everybody knows; `0.0.0.0` as a target is one too (Linux)."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address: IPv4Address | IPv6Address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_unspecified or address in (ip_address("127.0.0.1"), ip_address("::1"))
+
+
+def _is_public_url(url: UpstreamUrl, server: Server, parts: Parts) -> bool:
+    written = parts.data.get("server")
+    if url.path or not isinstance(written, Mapping) or "public_url" not in written:
+        return False
+    public = urlsplit(server.public_url)
+    port = public.port or {"http": 80, "https": 443}[public.scheme]
+    return (url.scheme, url.port) == (public.scheme, port) and canonical_host(url.host) == canonical_host(
+        public.hostname or ""
+    )
+
+
+def _upstreams(parts: Parts) -> Iterator[Finding]:
+    if "upstream" not in parts.data and not parts.data.get("upstreams"):
+        yield Finding((), "names no backend; write `upstream: http://127.0.0.1:9000`")
+    if "upstream" in parts.data and "default" in (parts.upstreams or {}):
+        yield Finding(("upstreams", "default"), 'is given twice: "upstream" at the top is short for it')
+    for name, upstream in (parts.upstreams or {}).items():
+        if not UPSTREAM_NAME.fullmatch(name):
+            yield Finding(
+                ("upstreams", name),
+                _BAD_NAME,
+            )
+        if upstream is not None:
+            yield from _upstream(("upstreams", name), upstream)
+
+
+def _upstream(path: Steps, upstream: Upstream) -> Iterator[Finding]:
+    if upstream.url is not None and upstream.urls:
+        yield Finding((*path, "urls"), 'is given besides "url"; keep one of them')
+    if not upstream.targets:
+        yield Finding(path, 'needs a "url"')
+    for index, url in enumerate(upstream.urls):
+        if url in upstream.urls[:index]:
+            yield Finding((*path, "urls", index), f"{url} is named twice")
+    schemes = {url.scheme for url in upstream.targets}
+    if "https" in schemes and len(schemes) > 1:
+        yield Finding((*path, "urls"), "mixes https:// with others; instances of one backend are equal")
+    if upstream.tls.ca is not None and "https" not in schemes:
+        yield Finding((*path, "tls"), "is of no use without an https:// URL")
+
+
+def _route(path: Steps, route: Route, parts: Parts) -> Iterator[Finding]:
+    yield from _known_upstream((*path, "upstream"), route.upstream, parts)
+    if isinstance(route.allow, Rule):
+        yield from _rule((*path, "allow"), route.allow)
+    if route.trust_host and route.hosts is None:
+        yield Finding((*path, "trust_host"), "is of no use on a route without hosts")
+
+
+def _rule(path: Steps, rule: Rule) -> Iterator[Finding]:
+    if rule.roles is None and rule.users is None and rule.networks is None:
+        yield Finding(path, "names nobody; write roles, users or networks, or one of the words")
+    if rule.roles is not None and _said(rule.roles) != 1:
+        yield Finding((*path, "roles"), "must say either any or all: write {any: [...]} or {all: [...]}")
+
+
+def _said(roles: Roles) -> int:
+    return (roles.any is not None) + (roles.all is not None)
+
+
+def _known_upstream(path: Steps, name: str | None, parts: Parts) -> Iterator[Finding]:
+    known = [*(parts.upstreams or {}), *(["default"] if "upstream" in parts.data else [])]
+    if name is not None and name not in known and known:
+        hint = similar(name, known) or f"; known: {', '.join(sorted(known))}"
+        yield Finding(path, f'there is no upstream "{name}"{hint}')

@@ -1,0 +1,209 @@
+"""From a file to a `Config`, or to every mistake in it at once.
+
+    read → compose → fill and resolve → sections → checks → Config
+
+Each stage goes as far as it can, so that the person sees all mistakes in one
+run: a broken value stands as `Broken` and stays silent later on, and sections
+are validated one by one so that a mistake in one does not hide another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError, create_model
+
+from .checks import CHECKED, Finding, Parts, check
+from .dotenv import read_dotenv
+from .fields import Section
+from .fill import fill
+from .filled import Broken
+from .scalars import resolve, surprise
+from .schema import PLAIN_WORDS, SECRETS, Config, Route, Test, Upstream
+from .sentences import path_in_file, sentence, sentences
+from .source import (
+    Node,
+    Places,
+    Problem,
+    Refused,
+    Scalar,
+    Sequence,
+    Steps,
+    Table,
+    compose,
+    read,
+    written_path,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What came of reading a configuration."""
+
+    config: Config | None
+    """None if there is any mistake; warnings are none."""
+    places: Places
+    """Where each setting stands, for those who find more mistakes."""
+    problems: tuple[Problem, ...]
+    """Mistakes and warnings, in the order of the file."""
+
+
+def load(path: Path, *, environ: Mapping[str, str] | None = None, allow_unset: bool = False) -> Loaded:
+    """Read `path`, and `.env` beside it; `environ` (the process's own by default) wins over that.
+
+    With `allow_unset`, secrets whose variable is missing become `UnsetSecret`. Never raises.
+    """
+    dotenv, problems = read_dotenv(path.with_name(".env"))
+    variables = {**dotenv, **(os.environ if environ is None else environ)}
+    try:
+        text = read(path)
+    except Refused as refused:
+        return Loaded(None, Places(str(path), None), (refused.problem,))
+    return _load(text, path, variables, problems, allow_unset)
+
+
+def _load(
+    text: str, path: Path, variables: Mapping[str, str], problems: list[Problem], allow_unset: bool
+) -> Loaded:
+    root, mistakes = compose(text, str(path))
+    problems += mistakes
+    places = Places(
+        str(path), root, {("upstreams", "default", "url"): ("upstream",)} if _has_short(root) else None
+    )
+    if root is None:
+        return Loaded(None, places, _sorted(problems))
+    typist = _Typist(variables, path.parent, allow_unset)
+    data = typist.typed(root, ())
+    config, findings = _validated(data)
+    problems += _placed(typist.findings, findings, places)
+    valid = all(problem.warning for problem in problems)
+    return Loaded(config if valid else None, places, _sorted(problems))
+
+
+class _Typist:
+    """Turns nodes into values: fills scalars in, then gives plain ones their YAML type."""
+
+    def __init__(self, variables: Mapping[str, str], folder: Path, allow_unset: bool) -> None:
+        self.findings: list[Finding] = []
+        self._variables = variables
+        self._folder = folder
+        self._allow_unset = allow_unset
+
+    def typed(self, node: Node, path: Steps) -> Any:
+        if isinstance(node, Scalar):
+            return self._scalar(node, path)
+        if isinstance(node, Sequence):
+            return tuple(self.typed(item, (*path, index)) for index, item in enumerate(node.items))
+        return {key: self.typed(entry.value, (*path, key)) for key, entry in node.entries.items()}
+
+    def _scalar(self, node: Scalar, path: Steps) -> Any:
+        if "${" in node.text:
+            return fill(node.text, self._variables, self._folder, self._noter(path))
+        if not node.plain:
+            return node.text
+        reason = surprise(node.text) if path not in PLAIN_WORDS else None
+        if reason is not None:
+            self.findings.append(Finding(path, reason))
+            return Broken("", node.text)
+        return resolve(node.text)
+
+    def _noter(self, path: Steps) -> Any:
+        def note(reason: str, missing: bool) -> None:
+            if not (missing and self._allow_unset and path in SECRETS):
+                self.findings.append(Finding(path, reason))
+
+        return note
+
+
+def _validated(data: Any) -> tuple[Config | None, list[Finding]]:
+    """The configuration, if nothing at all is wrong with it, and what is."""
+    if not isinstance(data, Mapping):
+        return None, [Finding((), "must be a mapping of settings, like `upstream: http://127.0.0.1:9000`")]
+    findings = [_unknown(name, data) for name in data if name not in Config.model_fields]
+    sections = {name: _section(name, data, findings) for name in Config.model_fields}
+    findings += check(Parts(data, **{name: sections[name] for name in CHECKED}))
+    if any(not finding.warning for finding in findings):
+        return None, findings
+    if sections["upstream"] is not None:
+        sections["upstreams"] = {"default": Upstream(url=data["upstream"]), **sections["upstreams"]}
+    return Config.model_construct(**sections), findings
+
+
+def _section(name: str, data: Mapping[str, Any], findings: list[Finding]) -> Any:
+    """One top-level setting, valid or None. Items of collections stand for themselves."""
+    value = data.get(name)
+    if name in _ITEMS and isinstance(value, tuple):
+        return tuple(
+            _item(_ITEMS[name], item, (name, index), data, findings) for index, item in enumerate(value)
+        )
+    if name == "upstreams" and isinstance(value, dict):
+        return {key: _item(Upstream, item, (name, key), data, findings) for key, item in value.items()}
+    given = {name: value} if name in data else {}
+    valid = _item(_single(name), given, (), data, findings)
+    return getattr(valid, name, None)
+
+
+_ITEMS: dict[str, type[BaseModel]] = {"routes": Route, "tests": Test}
+
+
+def _item(
+    model: type[BaseModel], value: Any, prefix: Steps, data: Mapping[str, Any], findings: list[Finding]
+) -> BaseModel | None:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = ({**each, "loc": (*prefix, *each["loc"])} for each in error.errors(include_url=False))
+        findings.extend(_finding(each, text, data) for each, text in sentences(found))
+        return None
+
+
+@cache
+def _single(name: str) -> type[BaseModel]:
+    """A model of one top-level setting alone."""
+    field = Config.model_fields[name]
+    fields: dict[str, Any] = {name: (field.annotation, field)}
+    return create_model(name, __base__=Section, **fields)
+
+
+def _unknown(name: str, data: Mapping[str, Any]) -> Finding:
+    error = {"type": "extra_forbidden", "loc": (name,), "input": data[name]}
+    return _finding(error, sentence(error), data)
+
+
+def _finding(error: Mapping[str, Any], text: str, data: Mapping[str, Any]) -> Finding:
+    return Finding(path_in_file(error["loc"], data), text, key=error["type"] == "extra_forbidden")
+
+
+def _placed(early: list[Finding], late: list[Finding], places: Places) -> list[Problem]:
+    """Findings with their places. Where filling failed already, nothing more is said."""
+    silent = {finding.path for finding in early}
+    return [
+        Problem(
+            places.key(*finding.path) if finding.key else places.of(*finding.path),
+            written_path(finding.path),
+            finding.sentence,
+            finding.warning,
+        )
+        for finding in [*early, *(finding for finding in late if finding.path not in silent)]
+        if finding.sentence
+    ]
+
+
+_SHORT: dict[Steps, Steps] = {
+    ("upstreams", "default", "url"): ("upstream",),
+    ("upstreams", "default"): ("upstream",),
+}
+"""`upstream` at the top stands for these."""
+
+
+def _has_short(root: Node | None) -> bool:
+    return isinstance(root, Table) and "upstream" in root.entries
+
+
+def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(set(problems), key=lambda problem: (problem.place, problem.path, problem.sentence)))
