@@ -201,6 +201,8 @@ def _forged_payloads(mint: Mint) -> Iterator[tuple[str, bytes]]:
 
 def _forged_claims(mint: Mint) -> Iterator[tuple[str, bytes]]:
     now = mint.now
+    value: object
+    text: object
     for name in ("exp", "iat", "nbf", "ver"):
         for value in (None, "", "1", True, False, 1.5, float(now + 60), [], {}, [now], -1, 10**400, 2**63):
             yield f"{name} = {str(value)[:20]!r} ({type(value).__name__})", mint.access(**{name: value})

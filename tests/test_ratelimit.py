@@ -1,0 +1,398 @@
+"""Limits hold: the same stories in memory and in a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+import redis.asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+from limits import RateLimitItemPerMinute
+from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
+
+from gateway.errors import Unavailable
+from gateway.ratelimit import MemoryStorage, RateLimiter, Rule, Verdict, network_of
+from tests.support.redis import RedisServer, shared_redis
+
+LOGIN = Rule(5, 60, "login-account")
+YES = Verdict(allowed=True, retry_after=0)
+
+
+@dataclass
+class Watch:
+    now: float = 1_800_000_000.25
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    with shared_redis() as url:
+        yield url
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """Also for the library's Redis storage, which reads the time where hits are counted."""
+    watch = Watch()
+    monkeypatch.setattr("limits.aio.storage.redis.redispy.time", SimpleNamespace(time=watch))
+    return watch
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def limiter(request: pytest.FixtureRequest, clock: Watch) -> AsyncIterator[RateLimiter]:
+    storage = "memory://" if request.param == "memory" else request.getfixturevalue("redis_url")
+    limiter = RateLimiter(storage, prefix=f"test-{uuid4()}", clock=clock, timeout=10)
+    yield limiter
+    await limiter.close()
+
+
+async def hits(limiter: RateLimiter, count: int, rule: Rule = LOGIN, *key: str) -> list[bool]:
+    return [(await limiter.hit(rule, *(key or ("ada",)))).allowed for _ in range(count)]
+
+
+# -- the same in memory and in Redis ------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_the_limit_is_the_limit(limiter: RateLimiter) -> None:
+    assert await hits(limiter, 8) == [True] * 5 + [False] * 3
+
+
+@pytest.mark.anyio
+async def test_keys_and_rules_count_apart(limiter: RateLimiter) -> None:
+    assert not all(await hits(limiter, 6, LOGIN, "ada", "192.0.2.1"))
+    for key in (("ada", "192.0.2.2"), ("bob", "192.0.2.1"), ("ada",), ("ada192.0.2.1",), ("ada/192.0.2.1",)):
+        assert all(await hits(limiter, 5, LOGIN, *key))
+    assert all(await hits(limiter, 5, Rule(5, 60, "refresh-address"), "ada", "192.0.2.1"))
+
+
+@pytest.mark.anyio
+async def test_the_refused_hear_when_to_come_back_and_then_get_in(limiter: RateLimiter, clock: Watch) -> None:
+    await hits(limiter, 1)
+    clock.now += 20
+    await hits(limiter, 4)
+    assert await limiter.hit(LOGIN, "ada") == Verdict(allowed=False, retry_after=41)
+    clock.now += 39.9
+    assert await limiter.hit(LOGIN, "ada") == Verdict(allowed=False, retry_after=1)
+    clock.now += 1
+    assert await limiter.hit(LOGIN, "ada") == YES
+    assert (await limiter.hit(LOGIN, "ada")).retry_after == 20
+
+
+@pytest.mark.anyio
+async def test_knocking_while_refused_does_not_lock_out_longer(limiter: RateLimiter, clock: Watch) -> None:
+    await hits(limiter, 5)
+    for _ in range(6):
+        clock.now += 10
+        assert await hits(limiter, 1) == [False]
+    clock.now += 0.5
+    assert await hits(limiter, 6) == [True] * 5 + [False]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("offset", [0, 15, 29.75, 30, 45, 59, 59.7])
+async def test_a_burst_at_the_turn_of_a_window_can_not_double_the_rate(
+    limiter: RateLimiter, clock: Watch, offset: float
+) -> None:
+    clock.now += offset
+    await hits(limiter, 1)
+    clock.now += 59
+    assert sum(await hits(limiter, 10)) == 4
+    clock.now += 2
+    assert sum(await hits(limiter, 10)) == 1
+    clock.now += 57
+    assert sum(await hits(limiter, 10)) == 0
+
+
+@pytest.mark.anyio
+async def test_attempts_at_the_same_moment_are_all_counted(limiter: RateLimiter) -> None:
+    verdicts = await asyncio.gather(*(limiter.hit(LOGIN, "ada") for _ in range(40)))
+    assert sum(verdict.allowed for verdict in verdicts) == 5
+
+
+@pytest.mark.anyio
+async def test_a_limit_of_one(limiter: RateLimiter, clock: Watch) -> None:
+    rule = Rule(1, 1, "once")
+    assert await hits(limiter, 2, rule) == [True, False]
+    clock.now += 1.01
+    assert await hits(limiter, 1, rule) == [True]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["", "a/b", "ä\ud800", "x" * 10_000, "{a}", "\0\r\n", "*"])
+async def test_no_key_is_odd(limiter: RateLimiter, name: str) -> None:
+    assert await hits(limiter, 6, LOGIN, name) == [True] * 5 + [False]
+
+
+@pytest.mark.anyio
+async def test_a_key_that_was_cleared_starts_again(limiter: RateLimiter) -> None:
+    await hits(limiter, 6)
+    await hits(limiter, 6, LOGIN, "bob")
+    await limiter.clear(LOGIN, "ada")
+    assert await hits(limiter, 6) == [True] * 5 + [False]
+    assert await hits(limiter, 1, LOGIN, "bob") == [False]
+    await limiter.clear(LOGIN, "nobody")
+
+
+@pytest.mark.anyio
+async def test_a_storage_that_is_there_says_so(limiter: RateLimiter) -> None:
+    assert await limiter.ping()
+
+
+# -- Redis --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_replicas_share_one_count(redis_url: str, clock: Watch) -> None:
+    prefix = f"test-{uuid4()}"
+    one, two = (RateLimiter(redis_url, prefix=prefix, clock=clock, timeout=10) for _ in range(2))
+    allowed = await hits(one, 3) + await hits(two, 3) + await hits(one, 1)
+    assert allowed == [True] * 5 + [False] * 2
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.anyio
+async def test_no_personal_data_reaches_redis_and_all_of_it_expires(redis_url: str) -> None:
+    prefix = f"test-{uuid4()}"
+    limiter = RateLimiter(redis_url, prefix=prefix, secret=b"s", timeout=10)
+    await limiter.hit(LOGIN, "ada@example.com", "192.0.2.1")
+    client = redis.asyncio.Redis.from_url(redis_url)
+    keys = [key async for key in client.scan_iter(f"{prefix}*")]
+    assert len(keys) == 1
+    assert keys[0].startswith(f"{prefix}:moving-window:login-account/".encode())
+    assert b"ada" not in keys[0]
+    assert b"192" not in keys[0]
+    assert 0 < await client.ttl(keys[0]) <= 60
+    await client.aclose()
+    await limiter.close()
+
+
+@pytest.mark.anyio
+async def test_the_hash_depends_on_the_secret(redis_url: str) -> None:
+    prefix = f"test-{uuid4()}"
+    for secret in (b"one", b"two", b"x" * 500):
+        limiter = RateLimiter(redis_url, prefix=prefix, secret=secret, timeout=10)
+        assert await hits(limiter, 6) == [True] * 5 + [False]
+        await limiter.close()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    with TemporaryDirectory(prefix="redis-") as directory, RedisServer(Path(directory)) as server:
+        yield server
+
+
+@pytest.mark.anyio
+async def test_when_redis_dies_the_door_closes_until_it_is_back(
+    own_redis: RedisServer,
+) -> None:
+    limiter = RateLimiter(own_redis.url, timeout=10)
+    assert await limiter.hit(LOGIN, "ada") == YES
+    own_redis.stop()
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await limiter.hit(LOGIN, "ada")
+    with pytest.raises(Unavailable):
+        await limiter.clear(LOGIN, "ada")
+    assert not await limiter.ping()
+    own_redis.start()
+    assert await limiter.ping()
+    assert await hits(limiter, 6) == [True] * 5 + [False]
+    await limiter.close()
+
+
+@pytest.mark.anyio
+async def test_a_redis_that_restarted_between_two_hits_is_not_noticed(own_redis: RedisServer) -> None:
+    limiter = RateLimiter(own_redis.url, timeout=10)
+    assert await limiter.hit(LOGIN, "ada") == YES
+    own_redis.stop()
+    own_redis.start()
+    assert await limiter.hit(LOGIN, "ada") == YES
+    await limiter.close()
+
+
+@pytest.mark.anyio
+async def test_a_redis_that_hangs_is_not_waited_for(own_redis: RedisServer) -> None:
+    limiter = RateLimiter(own_redis.url, timeout=0.3)
+    assert await limiter.ping()
+    own_redis.freeze()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    with pytest.raises(Unavailable):
+        await limiter.hit(LOGIN, "ada")
+    assert not await limiter.ping()
+    assert loop.time() - started < 5
+    own_redis.thaw()
+    patient = RateLimiter(own_redis.url, timeout=10)
+    assert await patient.hit(LOGIN, "eve") == YES
+    assert await limiter.ping()
+    await patient.close()
+    await limiter.close()
+
+
+@pytest.mark.anyio
+async def test_a_caller_who_leaves_is_let_go(own_redis: RedisServer) -> None:
+    limiter = RateLimiter(own_redis.url, timeout=60)
+    assert await limiter.ping()
+    own_redis.freeze()
+    for waiting in (limiter.hit(LOGIN, "ada"), limiter.ping()):
+        task = asyncio.ensure_future(waiting)
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    own_redis.thaw()
+    assert (await limiter.hit(LOGIN, "bob")).allowed
+    await limiter.close()
+
+
+def test_an_unknown_storage_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown storage for rate limits: mongodb://"):
+        RateLimiter("mongodb://user:password@host")
+
+
+def test_redis_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(ValueError, match=r"auth-gateway\[redis\]"):
+        RateLimiter("redis://localhost")
+
+
+# -- memory, and its bound ----------------------------------------------------------------------------------
+
+
+def strategy(clock: Watch, max_hits: int) -> tuple[MemoryStorage, Callable[..., Awaitable[bool]]]:
+    storage = MemoryStorage(clock=clock, max_hits=max_hits)
+    return storage, MovingWindowRateLimiter(storage).hit
+
+
+@pytest.mark.anyio
+async def test_a_flood_of_names_does_not_flush_a_counter_that_is_at_its_limit(clock: Watch) -> None:
+    limiter = RateLimiter(clock=clock, max_hits=100)
+    assert await hits(limiter, 6) == [True] * 5 + [False]
+    for number in range(1000):
+        assert (await limiter.hit(LOGIN, f"nobody-{number}")).allowed
+    assert await hits(limiter, 1) == [False]
+
+
+@pytest.mark.anyio
+async def test_memory_is_bounded_whatever_comes(clock: Watch) -> None:
+    storage = MemoryStorage(clock=clock, max_hits=100)
+    limiter = MovingWindowRateLimiter(storage)
+    item = RateLimitItemPerMinute(4)
+    for number in range(500):
+        for _ in range(number % 5):
+            await limiter.hit(item, str(number))
+    kept = [await limiter.get_window_stats(item, str(number)) for number in range(500)]
+    assert sum(4 - stats.remaining for stats in kept) <= 100
+    assert await storage.reset() <= 100
+
+
+@pytest.mark.anyio
+async def test_new_names_are_counted_even_when_memory_is_full_of_guarded_ones(clock: Watch) -> None:
+    limiter = RateLimiter(clock=clock, max_hits=100)
+    for number in range(100):
+        await hits(limiter, 5, LOGIN, str(number))
+    assert await hits(limiter, 6) == [True] * 5 + [False]
+
+
+@pytest.mark.anyio
+async def test_a_limit_larger_than_the_memory_still_holds(clock: Watch) -> None:
+    limiter = RateLimiter(clock=clock, max_hits=20)
+    assert sum(await hits(limiter, 80, Rule(60, 60, "wide"))) == 60
+
+
+@pytest.mark.anyio
+async def test_dead_counters_leave_with_the_hits_that_follow(clock: Watch) -> None:
+    storage, hit = strategy(clock, 10_000)
+    item = RateLimitItemPerMinute(5)
+    for number in range(100):
+        for _ in range(1 + number % 5):
+            await hit(item, f"old-{number}")
+    clock.now += 61
+    for number in range(100):
+        await hit(item, f"new-{number}")
+    assert await storage.reset() == 100
+
+
+@pytest.mark.anyio
+async def test_a_hit_may_cost_more_than_one(clock: Watch) -> None:
+    storage, hit = strategy(clock, 100)
+    item = RateLimitItemPerMinute(5)
+    assert [await hit(item, "ada", cost=cost) for cost in (3, 3, 2, 1, 6)] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert await storage.check()
+
+
+@pytest.mark.anyio
+async def test_fixed_windows_are_not_offered(clock: Watch) -> None:
+    storage = MemoryStorage(clock=clock)
+    fixed, item = FixedWindowRateLimiter(storage), RateLimitItemPerMinute(1)
+    for attempt in (fixed.hit(item), fixed.test(item), storage.get_expiry("x")):
+        with pytest.raises(NotImplementedError, match="moving"):
+            await attempt
+
+
+@given(
+    steps=st.lists(st.tuples(st.floats(0, 30), st.sampled_from("ab")), max_size=60),
+    amount=st.integers(1, 4),
+    seconds=st.integers(1, 60),
+)
+def test_no_stretch_of_time_holds_more_than_the_limit(
+    steps: list[tuple[float, str]], amount: int, seconds: int
+) -> None:
+    clock = Watch(0)
+    limiter = RateLimiter(clock=clock)
+    allowed: dict[str, list[float]] = {"a": [], "b": []}
+
+    async def story() -> None:
+        for wait, key in steps:
+            clock.now += wait
+            verdict = await limiter.hit(Rule(amount, seconds, "x"), key)
+            recent = [at for at in allowed[key] if at >= clock.now - seconds]
+            assert verdict.allowed == (len(recent) < amount)
+            if verdict.allowed:
+                allowed[key].append(clock.now)
+            else:
+                assert recent[0] + seconds <= clock.now + verdict.retry_after <= recent[0] + seconds + 1
+
+    asyncio.run(story())
+
+
+# -- networks -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+    ],
+)
+def test_the_network_that_is_counted(address: str, network: str) -> None:
+    assert network_of(ip_address(address)) == network
+
+
+def test_a_unix_socket_is_one_network() -> None:
+    assert network_of(None) == "unix"
