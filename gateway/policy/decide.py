@@ -1,0 +1,120 @@
+"""May this request pass, where does it go, and why: the whole decision, as a value.
+
+The literal reading of the path chooses the route. The caller must satisfy the rule of
+every other reading too, and with `strip_prefix` that of every reading of the path which
+the backend gets to see. Which routes those are depends on method, host and path alone,
+so it is worked out once per request line and remembered for a while.
+"""
+
+from __future__ import annotations
+
+from gateway.errors import AmbiguousPath, BadRequest, BadTarget, DotSegment, Forbidden, NotFound, Unauthorized
+from gateway.identity.principal import Principal
+from gateway.policy.match import Matcher
+from gateway.policy.model import FINAL, Address, Claims, Policy, Reason, Route
+from gateway.policy.model import Decision as Decision
+from gateway.policy.model import Verdict as Verdict
+from gateway.policy.readings import Reading, fold, read
+
+_REMEMBERED = 4096
+"""Request lines. With the longest of each part that is about 2 MB."""
+_LONGEST_REMEMBERED = 256
+"""Bytes of path and host together; longer ones are worked out again each time."""
+
+
+def decide(
+    policy: Policy,
+    *,
+    method: str,
+    host: bytes,
+    path: bytes,
+    principal: Principal | None,
+    address: Address | None,
+) -> Decision:
+    """Judge one request. `path` is the raw path without its query; `host` is empty if there is none."""
+    claims = policy.memory.get((method, host, path))
+    if claims is None:
+        try:
+            claims = _claims(policy, method, host, path)
+        except (BadRequest, NotFound) as error:
+            return Decision(Verdict.REFUSED, _CODES[type(error)], policy.default, path, error)
+        _remember(policy, (method, host, path), claims)
+    reason = claims.route.allow.refusal(principal, address)
+    if reason is not None:
+        return _refuse(claims.granted, reason, reason)
+    if claims.others:
+        return _decide_others(claims, principal, address)
+    return claims.granted
+
+
+_CODES: dict[type[Exception], Reason] = {
+    BadTarget: Reason.BAD_TARGET,
+    AmbiguousPath: Reason.AMBIGUOUS_PATH,
+    DotSegment: Reason.DOT_SEGMENT,
+    NotFound: Reason.AUTH_PREFIX,
+}
+
+
+def _decide_others(claims: Claims, principal: Principal | None, address: Address | None) -> Decision:
+    """401 only if a login could help in every reading."""
+    refusals = [route.allow.refusal(principal, address) for route in claims.others]
+    reasons = [reason for reason in refusals if reason is not None]
+    if not reasons:
+        return claims.granted
+    final = [reason for reason in reasons if reason in FINAL]
+    return _refuse(claims.granted, Reason.OTHER_READING, (final or reasons)[0])
+
+
+def _refuse(granted: Decision, reason: Reason, cause: Reason) -> Decision:
+    if cause is Reason.NO_CREDENTIAL:
+        return Decision(Verdict.UNAUTHENTICATED, reason, granted.route, granted.path, Unauthorized())
+    return Decision(Verdict.FORBIDDEN, reason, granted.route, granted.path, Forbidden())
+
+
+def _claims(policy: Policy, method: str, host: bytes, path: bytes) -> Claims:
+    """Raises BadTarget, DotSegment, AmbiguousPath; NotFound for what reads like the auth prefix."""
+    readings = _with_folds(path)
+    for _, folded in readings:
+        if folded.startswith(policy.auth_prefix) and (folded + b"/").startswith(policy.auth_prefix + b"/"):
+            raise NotFound
+    found = [route or policy.default for route in _routes(policy.matcher, method, host, readings)]
+    route, forward = found[0], path
+    if route.strip:
+        forward = strip(path, route.strip)
+        behind = _routes(policy.behind[route.upstream], method, host, _with_folds(forward))
+        found += [other for other in behind if other is not None]
+    others = tuple(sorted({*found} - {route}, key=_file_order)) if len(found) > 1 else ()
+    reason = Reason.DEFAULT if route is policy.default else route.allow.reason
+    return Claims(route, others, Decision(Verdict.ALLOW, reason, route, forward, None))
+
+
+def _with_folds(path: bytes) -> list[tuple[Reading, Reading]]:
+    return [(reading, fold(reading)) for reading in read(path)]
+
+
+def _routes(
+    matcher: Matcher[Route], method: str, host: bytes, readings: list[tuple[Reading, Reading]]
+) -> list[Route | None]:
+    """The routes of all readings, each as it is spelled and without case; that of the literal one first."""
+    found: list[Route | None] = []
+    for reading, folded in readings:
+        found.append(matcher.find(method, host, reading))
+        if matcher.cased or folded != reading:
+            found += matcher.find_folded(method, host, folded)
+    return found
+
+
+def _file_order(route: Route) -> int:
+    return route.index
+
+
+def strip(path: bytes, count: int) -> bytes:
+    """The raw path without its first `count` segments; what is left stays untouched."""
+    return b"/" + b"".join(path.split(b"/", count + 1)[count + 1 :])
+
+
+def _remember(policy: Policy, key: tuple[str, bytes, bytes], claims: Claims) -> None:
+    if sum(map(len, key)) <= _LONGEST_REMEMBERED:
+        if len(policy.memory) >= _REMEMBERED:
+            policy.memory.clear()
+        policy.memory[key] = claims
