@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
         close_stdout()
         return NO
     except Exception as error:
-        print(f"gateway: {sentence(error)}", file=sys.stderr)
+        print(f"Error: {sentence(error)}", file=sys.stderr)
         return NO
 
 

@@ -1,0 +1,73 @@
+"""Reading `gateway.yaml` for a command: the same two calls everywhere, so `check` and `run` agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from gateway.cli.output import complain, printable
+
+if TYPE_CHECKING:
+    from gateway.config.schema import Config
+    from gateway.config.source import Place, Places, Problem
+    from gateway.policy.model import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a configuration file says, and everything that is wrong with it."""
+
+    config: Config | None
+    """None if there are mistakes."""
+    policy: Policy | None
+    """Its rules, compiled; None if there are mistakes."""
+    places: Places
+    """Where its settings stand."""
+    problems: tuple[Problem, ...]
+    """Mistakes and warnings, in the order of the file."""
+
+    @property
+    def mistakes(self) -> int:
+        return sum(not problem.warning for problem in self.problems)
+
+
+def examine(path: Path, *, allow_unset: bool = False) -> Examined:
+    """Load and compile. Touches no server, key or database."""
+    from gateway.config.load import load
+    from gateway.policy.compile import compile_policy
+
+    loaded = load(path, allow_unset=allow_unset)
+    if loaded.config is None:
+        return Examined(None, None, loaded.places, tuple(sorted(loaded.problems, key=_order)))
+    policy, problems = compile_policy(loaded.config, loaded.places)
+    found = sorted([*loaded.problems, *problems], key=_order)
+    return Examined(loaded.config if policy else None, policy, loaded.places, tuple(found))
+
+
+def settings(path: Path) -> Config:
+    """The settings alone, for commands that serve nothing. Any mistake in the file ends the command."""
+    from gateway.config.load import load
+
+    loaded = load(path, allow_unset=True)
+    if loaded.config is None:
+        refuse(loaded.problems)
+    return loaded.config
+
+
+def refuse(problems: tuple[Problem, ...]) -> NoReturn:
+    """Print every problem to stderr and end the command."""
+    for problem in sorted(problems, key=_order):
+        complain(line(problem), fg="yellow" if problem.warning else "red")
+    raise click.exceptions.Exit(1)
+
+
+def line(problem: Problem) -> str:
+    """One problem as one line: `gateway.yaml:14:5  routes[2].reqire: unknown setting, …`."""
+    return printable(str(problem))
+
+
+def _order(problem: Problem) -> tuple[Place, str]:
+    return (problem.place, problem.path)

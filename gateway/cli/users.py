@@ -1,0 +1,269 @@
+"""`gateway users`: the accounts, from a shell beside the database; a running gateway feels each change."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli.accounts import actor, with_accounts
+from gateway.cli.options import config_option, format_option
+from gateway.cli.output import printable, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from gateway.accounts.service import Accounts
+    from gateway.accounts.values import Changes, User
+
+LONGEST_STDIN = 4096
+"""Bytes of --password-stdin; a longer password is refused with a sentence in any case."""
+PAGE = 200
+"""Users read at a time."""
+
+user_argument = click.argument("who", metavar="EMAIL")
+password_stdin_option = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from stdin instead of asking for it."
+)
+
+
+@click.group()
+def users() -> None:
+    """List, add and change accounts.
+
+    Works beside a running gateway on the same database; it feels every change within a second
+    or two, also in tokens that are in use. An EMAIL may also be an account's id.
+
+    \b
+    Example:
+      gateway users add ana@example.com --admin
+      gateway users list
+    """
+
+
+@users.command()
+@user_argument
+@click.option("--admin", is_flag=True, help="May pass `allow: admin`, and manage accounts.")
+@click.option("--role", "roles", multiple=True, metavar="ROLE", help="A role; may be given several times.")
+@password_stdin_option
+@config_option
+@format_option
+def add(
+    who: str, admin: bool, roles: tuple[str, ...], password_stdin: bool, config: Path, output: str
+) -> None:
+    """Add an account.
+
+    Asks for its password twice, or reads it from stdin. It is never an argument: arguments
+    are seen by everyone on the machine and stay in the shell's history.
+
+    \b
+    Example:
+      gateway users add ana@example.com --role analyst --role auditor
+      pass show gateway/ana | gateway users add ana@example.com --password-stdin
+    """
+    password = _new_password(from_stdin=password_stdin)
+    made = with_accounts(
+        config,
+        lambda accounts: accounts.create_user(who, password, is_admin=admin, roles=roles, actor=actor()),
+    )
+    _report("added", made, output)
+
+
+@users.command("list")
+@click.option("--query", default="", metavar="TEXT", help="Only those whose e-mail contains this.")
+@config_option
+@format_option
+def list_(query: str, config: Path, output: str) -> None:
+    """List the accounts, oldest first.
+
+    \b
+    Example:
+      gateway users list --query @example.com
+      gateway users list --format json | jq -r '.items[] | select(.isAdmin) | .email'
+    """
+    found = with_accounts(config, lambda accounts: _all(accounts, query))
+    if output == "json":
+        say_json({"items": [_as_json(user) for user in found]})
+    else:
+        say_table(("email", "state", "roles", "created", "id"), map(_row, found))
+
+
+@users.command()
+@user_argument
+@config_option
+@format_option
+def show(who: str, config: Path, output: str) -> None:
+    """Show one account.
+
+    \b
+    Example:
+      gateway users show ana@example.com
+    """
+    user = with_accounts(config, lambda accounts: _find(accounts, who))
+    if output == "json":
+        say_json(_as_json(user))
+        return
+    for name, value in zip(("email", "state", "roles", "created", "id"), _row(user), strict=True):
+        say(f"{name + ':':<9}{printable(value)}")
+
+
+@users.command("set")
+@user_argument
+@click.option("--email", metavar="NEW", help="A new address.")
+@click.option("--password", is_flag=True, help="Ask for a new password. Ends every session of the account.")
+@password_stdin_option
+@click.option("--admin/--no-admin", default=None, help="Make or unmake an admin.")
+@click.option("--role", "roles", multiple=True, metavar="ROLE", help="The roles, all of them; repeatable.")
+@click.option("--no-roles", is_flag=True, help="Take every role away.")
+@config_option
+@format_option
+def set_(
+    who: str,
+    email: str | None,
+    password: bool,
+    password_stdin: bool,
+    admin: bool | None,
+    roles: tuple[str, ...],
+    no_roles: bool,
+    config: Path,
+    output: str,
+) -> None:
+    """Change an account: what is not named stays as it is.
+
+    \b
+    Example:
+      gateway users set ana@example.com --password
+      gateway users set ana@example.com --no-admin --role analyst
+    """
+    from gateway.accounts.values import Changes
+
+    if roles and no_roles:
+        raise click.UsageError("--role and --no-roles contradict each other.")
+    changes = Changes(
+        email=email,
+        password=_new_password(from_stdin=password_stdin) if password or password_stdin else None,
+        is_admin=admin,
+        roles=roles if roles or no_roles else None,
+    )
+    if changes == Changes():
+        raise click.UsageError("Nothing to change; see `gateway users set --help`.")
+    _change(who, changes, "changed", config, output)
+
+
+@users.command()
+@user_argument
+@config_option
+@format_option
+def disable(who: str, config: Path, output: str) -> None:
+    """Lock an account: it can't log in, and all its sessions end now.
+
+    \b
+    Example:
+      gateway users disable ana@example.com
+    """
+    from gateway.accounts.values import Changes
+
+    _change(who, Changes(disabled=True), "disabled", config, output)
+
+
+@users.command()
+@user_argument
+@config_option
+@format_option
+def enable(who: str, config: Path, output: str) -> None:
+    """Unlock a disabled account. Its old sessions stay ended.
+
+    \b
+    Example:
+      gateway users enable ana@example.com
+    """
+    from gateway.accounts.values import Changes
+
+    _change(who, Changes(disabled=False), "enabled", config, output)
+
+
+@users.command()
+@user_argument
+@click.option("--yes", is_flag=True, help="Don't ask whether you are sure.")
+@config_option
+def delete(who: str, yes: bool, config: Path) -> None:
+    """Delete an account and its sessions, for good. `disable` can be undone, this can't.
+
+    \b
+    Example:
+      gateway users delete ana@example.com
+    """
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask on whether you are sure; add --yes.")
+    if not yes:
+        click.confirm(f"Delete {printable(who)} for good?", abort=True, err=True)
+
+    async def remove(accounts: Accounts) -> User:
+        user = await _find(accounts, who)
+        await accounts.delete_user(user.id, actor=actor())
+        return user
+
+    _report("deleted", with_accounts(config, remove), "text")
+
+
+def _change(who: str, changes: Changes, verb: str, config: Path, output: str) -> None:
+    async def change(accounts: Accounts) -> User:
+        user = await _find(accounts, who)
+        return await accounts.update_user(user.id, changes, actor=actor())
+
+    _report(verb, with_accounts(config, change), output)
+
+
+async def _find(accounts: Accounts, who: str) -> User:
+    return await (accounts.find_user(who) if "@" in who else accounts.get_user(who))
+
+
+async def _all(accounts: Accounts, query: str) -> list[User]:
+    page = await accounts.list_users(query=query, limit=PAGE)
+    found = list(page.items)
+    while page.next_cursor is not None:
+        page = await accounts.list_users(query=query, limit=PAGE, cursor=page.next_cursor)
+        found += page.items
+    return found
+
+
+def _new_password(*, from_stdin: bool) -> str:
+    if from_stdin:
+        return _password_from_stdin()
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask for the password on; use --password-stdin.")
+    asked: str = click.prompt("Password", hide_input=True, confirmation_prompt="The same again", err=True)
+    return asked
+
+
+def _password_from_stdin() -> str:
+    """The one line on stdin, without its line break."""
+    raw = sys.stdin.buffer.read(LONGEST_STDIN)
+    try:
+        text = raw.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise click.ClickException("The password on stdin is not text in UTF-8.") from None
+    if not text or "\n" in text:
+        raise click.ClickException("stdin must hold the password, on one line.")
+    return text
+
+
+def _report(verb: str, user: User, output: str) -> None:
+    if output == "json":
+        say_json(_as_json(user))
+        return
+    email, state, roles, _, id_ = _row(user)
+    described = f"{state}, roles {roles}" if roles else state
+    say(f"{verb} {printable(email)} ({described}), id {id_}", fg="green")
+
+
+def _row(user: User) -> tuple[str, str, str, str, str]:
+    state = ("disabled " if user.disabled else "") + ("admin" if user.is_admin else "user")
+    return (user.email, state, ",".join(user.roles), str(_as_json(user)["createdAt"]), user.id)
+
+
+def _as_json(user: User) -> dict[str, object]:
+    """The same keys as /auth/users."""
+    from gateway.web.shapes import account
+
+    return account(user)
