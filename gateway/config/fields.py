@@ -23,6 +23,8 @@ METHODS = frozenset({
 })  # fmt: skip
 """What the HTTP parser (llhttp) knows, without CONNECT and TRACE, which are always refused."""
 
+FILLED_PATTERN = r"\$\{"
+"""In the JSON Schema: a value that a variable or file fills in may stand anywhere."""
 _SIZE_PATTERN = r"^[0-9]+ *(B|KiB|MiB|GiB|kB|MB|GB)$"
 _DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
 _RATE_PATTERN = r"^[1-9][0-9]* */ *([1-9][0-9]*)? *(second|minute|hour|day|s|m|h|d)s?$"
@@ -239,49 +241,64 @@ def no_repetition(items: tuple[Any, ...]) -> tuple[Any, ...]:
     return items
 
 
-def _string_schema(pattern: str | None = None) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string"} | ({"pattern": pattern} if pattern else {}))
+def _text(kind: str, pattern: str = "") -> WithJsonSchema:
+    """How the JSON Schema describes a notation. Its title is what the reference calls the type."""
+    return WithJsonSchema({"title": kind, "type": "string"} | ({"pattern": pattern} if pattern else {}))
 
 
-def _whole_schema(minimum: int, maximum: int) -> WithJsonSchema:
-    return WithJsonSchema({"type": "integer", "minimum": minimum, "maximum": maximum})
+def _bounded(minimum: int, maximum: int) -> WithJsonSchema:
+    kind = f"whole number, {minimum} to {maximum}"
+    return WithJsonSchema({"title": kind, "type": "integer", "minimum": minimum, "maximum": maximum})
 
 
-SizeSchema = WithJsonSchema(
-    {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _SIZE_PATTERN}]}
+_SIZES = WithJsonSchema(
+    {
+        "title": "size",
+        "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _SIZE_PATTERN}],
+    }
 )
-DurationSchema = _string_schema(_DURATION_PATTERN)
+_RATES = _text("rate", _RATE_PATTERN)
+_LISTEN = _text("host:port or unix:/path")
+_OPS = _text("host:port, unix:/path or off")
+_SWITCH = WithJsonSchema({"title": "true or false", "type": "boolean"})
+_DURATION = _text("duration", _DURATION_PATTERN)
 
-Text = Annotated[str, PlainValidator(written(_non_empty)), _string_schema()]
-Path = Annotated[str, PlainValidator(written(_path)), _string_schema("^/")]
-Switch = Annotated[bool, PlainValidator(written(values.parse_switch)), WithJsonSchema({"type": "boolean"})]
-Size = Annotated[int, PlainValidator(written(_size)), SizeSchema]
-SizeOrNone = Annotated[int, PlainValidator(written(values.parse_size)), SizeSchema]
-Duration = Annotated[float, PlainValidator(written(_positive_duration)), DurationSchema]
-DurationOrZero = Annotated[float, PlainValidator(written(values.parse_duration)), DurationSchema]
-Lifetime = Annotated[float, PlainValidator(written(_lifetime)), DurationSchema]
-RateLimit = Annotated[values.Rate, PlainValidator(written(values.parse_rate)), _string_schema(_RATE_PATTERN)]
-Secret = Annotated[SecretStr, PlainValidator(_secret), _string_schema()]
-Role = Annotated[str, PlainValidator(written(_role)), _string_schema("^[a-z0-9._:-]{1,64}$")]
+Text = Annotated[str, PlainValidator(written(_non_empty)), _text("text")]
+Path = Annotated[str, PlainValidator(written(_path)), _text("path", "^/")]
+Switch = Annotated[
+    bool,
+    PlainValidator(written(values.parse_switch)),
+    WithJsonSchema({"title": "true or false", "type": "boolean"}),
+]
+Size = Annotated[int, PlainValidator(written(_size)), _SIZES]
+SizeOrNone = Annotated[int, PlainValidator(written(values.parse_size)), _SIZES]
+Duration = Annotated[float, PlainValidator(written(_positive_duration)), _DURATION]
+DurationOrZero = Annotated[float, PlainValidator(written(values.parse_duration)), _DURATION]
+Lifetime = Annotated[float, PlainValidator(written(_lifetime)), _DURATION]
+RateLimit = Annotated[values.Rate, PlainValidator(written(values.parse_rate)), _RATES]
+Secret = Annotated[SecretStr, PlainValidator(_secret), _text("text, secret")]
+Role = Annotated[str, PlainValidator(written(_role)), _text("role", "^[a-z0-9._:-]{1,64}$")]
 Method = Annotated[str, PlainValidator(written(_method)), WithJsonSchema({"enum": sorted(METHODS)})]
-Email = Annotated[str, PlainValidator(written(values.parse_email)), _string_schema("@")]
-Host = Annotated[str, PlainValidator(written(values.parse_host_pattern)), _string_schema()]
-Network = Annotated[values.Network, PlainValidator(written(values.parse_network)), _string_schema()]
-Address = Annotated[values.Address, PlainValidator(written(values.parse_address)), _string_schema()]
-Trusted = Annotated[values.Network | str, PlainValidator(written(_trusted)), _string_schema()]
-Listen = Annotated[values.Listen, PlainValidator(written(values.parse_listen)), _string_schema()]
-OpsListen = Annotated[values.Listen | None, PlainValidator(written(_ops_listen)), _string_schema()]
-PublicUrl = Annotated[str, PlainValidator(written(values.parse_public_url)), _string_schema("^https?://")]
+Email = Annotated[str, PlainValidator(written(values.parse_email)), _text("e-mail", "@")]
+Host = Annotated[str, PlainValidator(written(values.parse_host_pattern)), _text("host")]
+Network = Annotated[values.Network, PlainValidator(written(values.parse_network)), _text("network")]
+Address = Annotated[values.Address, PlainValidator(written(values.parse_address)), _text("IP address")]
+Trusted = Annotated[values.Network | str, PlainValidator(written(_trusted)), _text("network or unix")]
+Listen = Annotated[values.Listen, PlainValidator(written(values.parse_listen)), _LISTEN]
+OpsListen = Annotated[values.Listen | None, PlainValidator(written(_ops_listen)), _OPS]
+PublicUrl = Annotated[str, PlainValidator(written(values.parse_public_url)), _text("URL", "^https?://")]
 UpstreamUrl = Annotated[
     values.UpstreamUrl,
     PlainValidator(written(values.parse_upstream_url)),
-    _string_schema("^(https?://|unix:/)"),
+    _text("URL or unix:/path", "^(https?://|unix:/)"),
 ]
-Prefix = Annotated[str, PlainValidator(written(_prefix)), _string_schema("^/")]
-HeaderCount = Annotated[int, PlainValidator(whole(1, 10_000)), _whole_schema(1, 10_000)]
-Connections = Annotated[int, PlainValidator(whole(1, 1_000_000)), _whole_schema(1, 1_000_000)]
-BcryptCost = Annotated[int, PlainValidator(whole(4, 18)), _whole_schema(4, 18)]
-PasswordLength = Annotated[int, PlainValidator(whole(8, 128)), _whole_schema(8, 128)]
+Prefix = Annotated[str, PlainValidator(written(_prefix)), _text("path", "^/")]
+HeaderCount = Annotated[int, PlainValidator(whole(1, 10_000)), _bounded(1, 10_000)]
+Connections = Annotated[int, PlainValidator(whole(1, 1_000_000)), _bounded(1, 1_000_000)]
+BcryptCost = Annotated[int, PlainValidator(whole(4, 18)), _bounded(4, 18)]
+PasswordLength = Annotated[int, PlainValidator(whole(8, 128)), _bounded(8, 128)]
 
-one_or_many = BeforeValidator(_as_list)
-filled_list = BeforeValidator(_filled_list)
+one_or_many = BeforeValidator(_as_list, json_schema_input_type=str | tuple[str, ...])
+filled_list = BeforeValidator(
+    _filled_list, json_schema_input_type=Annotated[str, Field(pattern=FILLED_PATTERN)] | tuple[str, ...]
+)

@@ -23,6 +23,7 @@ from .dotenv import read_dotenv
 from .fields import Section
 from .fill import fill
 from .filled import Broken
+from .json_schema import json_schema as json_schema
 from .scalars import resolve, surprise
 from .schema import PLAIN_WORDS, SECRETS, Config, Route, Test, Upstream
 from .sentences import path_in_file, sentence, sentences
@@ -110,7 +111,11 @@ class _Typist:
         if reason is not None:
             self.findings.append(Finding(path, reason))
             return Broken("", node.text)
-        return resolve(node.text)
+        value = resolve(node.text)
+        if value is None:
+            self.findings.append(Finding(path, "has no value; give it one, or remove it"))
+            return Broken("", "")
+        return value
 
     def _noter(self, path: Steps) -> Any:
         def note(reason: str, missing: bool) -> None:

@@ -55,8 +55,6 @@ def sentence(error: Mapping[str, Any]) -> str:
         return f'"{error["loc"][-1]}" is required'
     if isinstance(value, Broken | Unset):
         return ""
-    if value is None:
-        return "has no value; give it one, or remove it"
     return _wrong_type(kind, error["loc"], value)
 
 
