@@ -62,6 +62,7 @@ class HeadReader:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._certainly_small = min(limits.target, limits.headers)
         self._parser: httptools.HttpRequestParser | None = None
         self._target = b""
         self._headers: Headers = []
@@ -71,21 +72,22 @@ class HeadReader:
     def read(self, head: bytes) -> RequestHead:
         """`head` ends with its blank line. Raises the GatewayError to answer with."""
         line_end = head.find(b"\r\n")
-        self._check_size(head, line_end)
+        if len(head) > self._certainly_small:
+            self._check_size(head, line_end)
         _check_bytes(head)
         self._split(head)
         line = head[:line_end]
-        method = line[: line.find(b" ")]
+        method = _METHOD_NAMES.get(line[: line.find(b" ")])
         version = _VERSIONS.get(line[-9:])
+        target = self._target
         # llhttp forgives a second space and takes RTSP/1.0: the line must be these three and nothing else.
-        if version is None or len(line) != len(method) + len(self._target) + 10:
+        if method is None or version is None or len(line) != len(method) + len(target) + 10:
             raise why(head)
-        name = method.decode()
-        if name in _REFUSED_METHODS:
+        if method in _REFUSED_METHODS:
             raise MethodNotAllowed(allow=METHODS, close=True)
-        if self._target[:1] != b"/" or self._target.translate(None, _TARGET_BYTES):
+        if target[:1] != b"/" or b"#" in target:
             raise BadTarget(close=True)
-        return self._judged(name, version)
+        return self._judged(method, version)
 
     # What llhttp calls: public names by its convention.
 
@@ -93,7 +95,7 @@ class HeadReader:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        line = (name.lower(), value.rstrip(b" \t"))
+        line = (name.lower(), value)
         self._headers.append(line)
         if line[0] in _DECISIVE:
             self._decisive.append(line)
@@ -123,15 +125,16 @@ class HeadReader:
         if not self._complete:
             self._parser = None
             raise BadFraming(close=True)
+        if b" \r\n" in head or b"\t\r\n" in head:
+            # llhttp leaves white space behind a value where it is.
+            self._headers = [(name, value.rstrip(b" \t")) for name, value in self._headers]
+            self._decisive = [(name, value.rstrip(b" \t")) for name, value in self._decisive]
 
     def _judged(self, method: str, version: str) -> RequestHead:
         if len(self._headers) > self._limits.header_count:
             raise HeadersTooLarge(close=True)
         host, body, keep_alive, expects = self._decided(version)
-        if host is None:
-            if version == "1.1":
-                raise BadHost(close=True)
-        elif not sound_host(host):
+        if (host is None and version == "1.1") or (host is not None and not sound_host(host)):
             raise BadHost(close=True)
         if body is not CHUNKED and body > self._limits.body:
             raise BodyTooLarge(close=True)
@@ -141,10 +144,13 @@ class HeadReader:
 
     def _decided(self, version: str) -> tuple[bytes | None, int | None, bool, bool]:
         """The Host, the body's length, whether to go on afterwards, whether a 100 is awaited."""
+        decisive = self._decisive
+        if len(decisive) == 1 and decisive[0][0] == b"host":
+            return decisive[0][1], 0, version == "1.1", False
         host: bytes | None = None
         framed = upgrade = expects = False
         options: set[bytes] = set()
-        for name, value in self._decisive:
+        for name, value in decisive:
             if name == b"host":
                 if host is not None:
                     raise BadHost(close=True)
@@ -160,7 +166,7 @@ class HeadReader:
         # RFC 9110 §7.8: an Upgrade without the Connection option, or on HTTP/1.0, is no upgrade.
         if upgrade and b"upgrade" in options and version == "1.1":
             raise NotImplementedHere("The gateway does not switch protocols.", close=True)
-        body = body_length(self._decisive, http_version=version) if framed else 0
+        body = body_length(decisive, http_version=version) if framed else 0
         return host, body, version == "1.1" and b"close" not in options, expects and body != 0
 
 
@@ -196,7 +202,7 @@ def why(head: bytes) -> GatewayError:
     line = _REQUEST_LINE.match(head)
     if line is None or head[line.end() : line.end() + 2] not in (b"\r\n", b""):
         return BadRequest("Send a request line of a method, a path and HTTP/1.1.", close=True)
-    if line[1].decode() not in _KNOWN_METHODS:
+    if line[1] not in _METHOD_NAMES:
         return NotImplementedHere("The gateway does not know this method.", close=True)
     if line[1].decode() in _REFUSED_METHODS:
         return MethodNotAllowed(allow=METHODS, close=True)
@@ -243,8 +249,8 @@ def _expects_continue(value: bytes, version: str) -> bool:
 
 def _check_bytes(head: bytes) -> None:
     """Every line ends with CRLF, and no control byte stands anywhere (RFC 9112 §2.2, RFC 9110 §5.5)."""
-    lines = head.count(b"\r\n")
-    if head.count(b"\n") != lines or head.count(b"\r") != lines or head.translate(None, _HEAD_BYTES):
+    special = head.translate(None, _PLAIN_BYTES)
+    if len(special) != 2 * head.count(b"\r\n") or special.translate(None, b"\r\n"):
         raise BadFraming(close=True) if _REQUEST_LINE.match(head) else why(head)
 
 
@@ -269,11 +275,13 @@ _KNOWN_METHODS = frozenset(
     )
 )
 """llhttp's methods for HTTP (llhttp 9, without RTSP's, ICE's SOURCE and the PRI of HTTP/2)."""
+_METHOD_NAMES = {name.encode(): name for name in _KNOWN_METHODS}
 _VERSIONS = {b" HTTP/1.1": "1.1", b" HTTP/1.0": "1.0"}
 _DECISIVE = frozenset(
     [b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"]
 )
-_HEAD_BYTES = _all_but(0x20, 0xFF, [0x7F], b"\t\r\n")
+_PLAIN_BYTES = _all_but(0x20, 0xFF, [0x7F], b"\t")
+_HEAD_BYTES = _PLAIN_BYTES + b"\r\n"
 _TARGET_BYTES = _all_but(0x21, 0x7E, b"#")
 _HIGHEST_PORT = 65535
 _LINE_ROOM = 64

@@ -94,13 +94,15 @@ class GatewayProtocol(HttpToolsProtocol):
         self.write_deadline = NEVER
         """The same, while the client does not take what was written."""
         self.current: Cycle | None = None
-        """The latest request."""
+        """The request that is being answered."""
         self._heads = HeadReader(self.terms.limits)
         self._buffer = bytearray()
         """A head that is not whole yet, or what was pipelined."""
         self._seen = 0
         """How far the partial head in the buffer was looked at."""
         self._blank_line_skipped = False
+        self._in_body = False
+        """The current request's body is not whole yet."""
         self._left = 0
         """Bytes that a Content-Length still owes."""
         self._chunks: ChunkedBody | None = None
@@ -141,11 +143,11 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._lingering:
             self._throw_away(data)
             return
-        if self._in_body():
+        if self._in_body:
             data = self._take_body(data)
             if not data:
                 return
-        if self._busy():
+        if self.current is not None:
             self._pipeline(data)
         elif self._buffer:
             self._buffer += data
@@ -166,7 +168,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Drain: finish the answer that is under way, if there is one, and close."""
-        if self._busy() and self.current is not None:
+        if self.current is not None:
             self.current.keep_alive = False
         elif not self._lingering:
             self._close()
@@ -174,12 +176,11 @@ class GatewayProtocol(HttpToolsProtocol):
     # The watch's side.
 
     def expire(self, now: float) -> None:
-        cycle = self.current
         if self._lingering or self.write_deadline <= now:
             self._check_progress(now)
-        elif cycle is not None and not cycle.complete:
+        elif self.current is not None:
             self.deadline = NEVER
-            cycle.fail(RequestTimeout("The body did not arrive in time.", close=True))
+            self.current.fail(RequestTimeout("The body did not arrive in time.", close=True))
         elif self._buffer:
             self.refuse(RequestTimeout(close=True), **_described(self._buffer))
         else:
@@ -206,6 +207,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def answered(self, cycle: Cycle) -> None:
         """The whole answer was handed to the transport."""
+        self.current = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -235,9 +237,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # Heads.
 
-    def _busy(self) -> bool:
-        return self.current is not None and not self.current.complete
-
     def _fresh_head(self, data: bytes) -> None:
         """The usual case: a whole head, alone, in one piece."""
         if data.find(b"\r\n\r\n") == len(data) - 4 and data[:1] != b"\r":
@@ -266,7 +265,7 @@ class GatewayProtocol(HttpToolsProtocol):
         head = bytes(buffer[: end + 4])
         del buffer[: end + 4]
         self._begin(head)
-        if buffer and self._in_body():
+        if buffer and self._in_body:
             data = bytes(buffer)
             buffer.clear()
             buffer += self._take_body(data)
@@ -290,17 +289,13 @@ class GatewayProtocol(HttpToolsProtocol):
             self.refuse(error, **_described(raw))
             return
         self.deadline = NEVER
-        if head.body is None:
-            self._chunks = ChunkedBody()
-        else:
-            self._left = head.body
-        self.current = cycle = Cycle(
-            self,
-            self._scope_of(head),
-            has_body=head.body != 0,
-            keep_alive=head.keep_alive,
-            expects_continue=head.expects_continue,
-        )
+        has_body = head.body != 0
+        if has_body:
+            self._in_body = True
+            self._left = head.body or 0
+            self._chunks = ChunkedBody() if head.body is None else None
+        cycle = Cycle(self, self._scope_of(head), has_body, head.keep_alive, head.expects_continue)
+        self.current = cycle
         task = self.loop.create_task(cycle.run(self.app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
@@ -326,9 +321,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # Bodies.
 
-    def _in_body(self) -> bool:
-        return self._left > 0 or self._chunks is not None
-
     def _take_body(self, data: bytes) -> bytes:
         """Hands the current cycle its bytes; returns what follows them."""
         cycle = self.current
@@ -336,17 +328,17 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._chunks is None:
             body, rest = data[: self._left], data[self._left :]
             self._left -= len(body)
+            self._in_body = self._left > 0
         else:
             try:
                 body, rest = self._chunks.feed(data)
             except BadFraming as error:
                 cycle.fail(error)
                 return b""
-            if self._chunks.done:
-                self._chunks = None
+            self._in_body = not self._chunks.done
         if body:
             cycle.feed(body)
-        if not self._in_body():
+        if not self._in_body:
             cycle.feed_end()
         return rest
 
@@ -357,7 +349,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._lingering or self.transport.is_closing():
             return
         self._buffer.clear()
-        self._left, self._chunks = 0, None
+        self._in_body = False
         self.flow.resume_reading()
         self._settle()
         with contextlib.suppress(OSError):  # the client was faster and has left
