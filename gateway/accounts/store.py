@@ -166,7 +166,7 @@ class Store:
                 alive,
             )
             .values(
-                generation=generation + 1,
+                generation=sessions.c.generation + 1,
                 issued_at=int(now),
                 expires_at=_earlier(sessions.c.ends_at, end),
                 rotated_at=now,
@@ -223,7 +223,10 @@ class Store:
         """Delete a batch of cut-offs that no token can meet, and of sessions long expired; how many rows."""
         cuts = select(cutoffs.c.seq).where(cutoffs.c.until < now).limit(PRUNED_AT_ONCE)
         dead = select(sessions.c.id).where(sessions.c.expires_at < expired_before).limit(PRUNED_AT_ONCE)
-        deletions = delete(cutoffs).where(cutoffs.c.seq.in_(cuts)), delete(sessions).where(sessions.c.id.in_(dead))
+        deletions = (
+            delete(cutoffs).where(cutoffs.c.seq.in_(cuts)),
+            delete(sessions).where(sessions.c.id.in_(dead)),
+        )
         return sum(self._connection.execute(deletion).rowcount for deletion in deletions)
 
 
