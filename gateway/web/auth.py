@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 
-from gateway.accounts.service import Accounts, Client
+from gateway.accounts.service import Accounts, Client, canonical_email
 from gateway.errors import InvalidCredentials, InvalidField, TooManyRequests
 from gateway.http.client_address import Address
 from gateway.ratelimit import RateLimiter
@@ -122,7 +122,7 @@ class Auth:
     async def change_password(self, request: Request) -> Response:
         principal = self._visitors.principal(request)
         sent = await read_fields(request, {"currentPassword": text, "newPassword": text})
-        await self._attempts.password(principal)
+        await self._attempts.password(principal, self._address_of(request.scope))
         try:
             await self._accounts.change_password(principal, sent["currentPassword"], sent["newPassword"])
         except InvalidCredentials:
@@ -135,9 +135,17 @@ class Auth:
         try:
             await self._attempts.login(email, self._address_of(request.scope))
         except TooManyRequests:
-            self._audit(LoginLimited(email=email, address=self._client(request).address))
+            self._audit(LoginLimited(email=_address_or_nothing(email), address=self._client(request).address))
             raise
 
     def _client(self, request: Request) -> Client:
         address = self._address_of(request.scope)
         return Client(str(address or "unix"), request.headers.get("user-agent", ""))
+
+
+def _address_or_nothing(email: str) -> str:
+    """What may stand in a log: people type passwords into the wrong field."""
+    try:
+        return canonical_email(email)
+    except InvalidField:
+        return ""

@@ -81,7 +81,7 @@ def _paths() -> Json:
             "post": _operation(
                 "logOut",
                 "session",
-                "End a refresh token's session, even if the token is expired or spent. Its access tokens end.",
+                "End a refresh token's session and its access tokens, even if it is expired or spent.",
                 body="RefreshToken",
                 answers={204: ("Logged out", None)},
                 refusals=(*_BODY, errors.InvalidRefreshToken, *_AWAY),

@@ -55,9 +55,15 @@ def route(endpoints: list[Endpoint]) -> ASGIApp:
 
 
 def _plain(scope: Scope) -> bool:
-    """The path arrived just as it reads: no escapes, no bytes that could be decoded in two ways."""
+    """The path arrived just as it reads: no escapes, nothing that could be decoded in two ways.
+
+    Nor a control byte: the `$` of Starlette's patterns would let a newline follow.
+    """
     raw: bytes | None = scope.get("raw_path")
-    return raw is not None and raw == scope["path"].encode() and raw.isascii() and b"%" not in raw
+    path: str = scope["path"]
+    return (
+        raw is not None and path.isascii() and path.isprintable() and "%" not in path and raw == path.encode()
+    )
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,0 +1,241 @@
+"""The description is valid, and true: each response it names occurs, with a body that fits its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+
+from gateway.errors import Unavailable
+from gateway.web.openapi import describe
+from tests.web.conftest import ADMIN, PASSWORD, USER, World
+
+pytestmark = pytest.mark.anyio
+
+DOCUMENT = describe("/auth")
+METHODS = {"get", "post", "patch", "delete"}
+TOO_LARGE = {"email": "x" * 20_000}
+NEW = {"email": "new@example.com", "password": PASSWORD}
+SOMEBODY = "/auth/users/{id}"
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in DOCUMENT["paths"].items():
+        for method in METHODS & item.keys():
+            yield path, method, item[method]
+
+
+def walk(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for child in value.values():
+            yield from walk(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from walk(child)
+
+
+def validate(value: Any, schema: dict[str, Any]) -> None:
+    whole = {**schema, "components": DOCUMENT["components"]}
+    jsonschema.Draft202012Validator(whole, format_checker=jsonschema.FormatChecker()).validate(value)
+
+
+class TestShape:
+    async def test_it_is_served_to_everyone_and_may_be_stored(self, world: World) -> None:
+        answer = await world.http.get("/auth/openapi.json")
+        assert (answer.status_code, answer.json()) == (200, DOCUMENT)
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["cache-control"] == "public, max-age=300"
+
+    def test_every_reference_leads_somewhere_and_every_schema_is_one(self) -> None:
+        for part in walk(DOCUMENT):
+            if "$ref" in part:
+                assert part["$ref"].removeprefix("#/components/schemas/") in DOCUMENT["components"]["schemas"]
+        for schema in DOCUMENT["components"]["schemas"].values():
+            jsonschema.Draft202012Validator.check_schema(schema)
+
+    def test_every_schema_and_every_tag_is_used(self) -> None:
+        used = {part["$ref"].rpartition("/")[2] for part in walk(DOCUMENT) if "$ref" in part}
+        assert used == DOCUMENT["components"]["schemas"].keys()
+        tags = {tag for _, _, operation in operations() for tag in operation["tags"]}
+        assert tags == {tag["name"] for tag in DOCUMENT["tags"]}
+
+    def test_operations_are_complete(self) -> None:
+        ids = [operation["operationId"] for _, _, operation in operations()]
+        assert len(ids) == len(set(ids)) == 11
+        for path, method, operation in operations():
+            assert operation["summary"].endswith(".")
+            assert operation["security"] in ([], [{"accessToken": []}])
+            assert ("requestBody" in operation) == (method in ("post", "patch"))
+            declared = {part["name"] for part in DOCUMENT["paths"][path].get("parameters", [])}
+            assert declared == ({"id"} if "{id}" in path else set())
+            assert all(response["description"] for response in operation["responses"].values())
+
+    def test_what_a_request_may_hold_is_closed(self) -> None:
+        for _, _, operation in operations():
+            if "requestBody" in operation:
+                reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+                assert (
+                    DOCUMENT["components"]["schemas"][reference.rpartition("/")[2]]["additionalProperties"]
+                    is False
+                )
+
+    def test_the_prefix_is_the_configured_one(self) -> None:
+        assert all(path.startswith("/_gw/") for path in describe("/_gw")["paths"])
+
+
+ADMIN_CASES = [
+    (method, path, case)
+    for method, path in [
+        ("get", "/auth/users"),
+        ("post", "/auth/users"),
+        ("get", SOMEBODY),
+        ("patch", SOMEBODY),
+        ("delete", SOMEBODY),
+    ]
+    for case in [
+        ({"as": "anonymous"}, 401, "not_logged_in"),
+        ({"as": "forged"}, 401, "invalid_token"),
+        ({"as": "twice"}, 400, "duplicate_credential"),
+        ({"as": USER}, 403, "forbidden"),
+        ({"as": ADMIN, "query": "x=1"}, 400, "invalid_field"),
+        ({"as": ADMIN, "away": True}, 503, "unavailable"),
+    ]
+]
+BODY_CASES = [
+    (method, path, case)
+    for method, path, caller in [
+        ("post", "/auth/login", "anonymous"),
+        ("post", "/auth/refresh", "anonymous"),
+        ("post", "/auth/logout", "anonymous"),
+        ("post", "/auth/password", USER),
+        ("post", "/auth/users", ADMIN),
+        ("patch", SOMEBODY, ADMIN),
+    ]
+    for case in [
+        ({"as": caller, "raw": b"["}, 400, "bad_json"),
+        ({"as": caller, "json": {"x": 1}}, 400, "invalid_field"),
+        ({"as": caller, "json": TOO_LARGE}, 413, "body_too_large"),
+        ({"as": caller, "text": "hello"}, 415, "unsupported_media_type"),
+    ]
+]
+LOGIN = {"email": USER, "password": PASSWORD}
+OWN_CASES = [
+    ("post", "/auth/login", ({"json": LOGIN}, 200, None)),
+    ("post", "/auth/login", ({"json": {**LOGIN, "password": "x"}}, 401, "invalid_credentials")),
+    ("post", "/auth/login", ({"json": {**LOGIN, "password": "x"}, "times": 6}, 429, "too_many_requests")),
+    ("post", "/auth/login", ({"json": LOGIN, "away": True}, 503, "unavailable")),
+    ("post", "/auth/refresh", ({"json": "refresh"}, 200, None)),
+    ("post", "/auth/refresh", ({"json": {"refreshToken": "x"}}, 401, "invalid_refresh_token")),
+    ("post", "/auth/refresh", ({"json": {"refreshToken": "x"}, "times": 61}, 429, "too_many_requests")),
+    ("post", "/auth/refresh", ({"json": "refresh", "away": True}, 503, "unavailable")),
+    ("post", "/auth/logout", ({"json": "refresh"}, 204, None)),
+    ("post", "/auth/logout", ({"json": {"refreshToken": "x"}}, 401, "invalid_refresh_token")),
+    ("post", "/auth/logout", ({"json": "refresh", "away": True}, 503, "unavailable")),
+    ("get", "/auth/me", ({"as": USER}, 200, None)),
+    ("get", "/auth/me", ({"as": USER, "query": "x=1"}, 400, "invalid_field")),
+    ("get", "/auth/me", ({"as": "twice"}, 400, "duplicate_credential")),
+    ("get", "/auth/me", ({"as": "anonymous"}, 401, "not_logged_in")),
+    ("get", "/auth/me", ({"as": "forged"}, 401, "invalid_token")),
+    ("get", "/auth/me", ({"as": USER, "away": True}, 503, "unavailable")),
+    ("post", "/auth/password", ({"as": USER, "json": "right"}, 204, None)),
+    ("post", "/auth/password", ({"as": "twice", "json": "right"}, 400, "duplicate_credential")),
+    ("post", "/auth/password", ({"as": "anonymous", "json": "right"}, 401, "not_logged_in")),
+    ("post", "/auth/password", ({"as": "forged", "json": "right"}, 401, "invalid_token")),
+    ("post", "/auth/password", ({"as": USER, "json": "wrong", "times": 6}, 429, "too_many_requests")),
+    ("post", "/auth/password", ({"as": USER, "json": "right", "away": True}, 503, "unavailable")),
+    ("get", "/auth/users", ({"as": ADMIN, "query": "query=a&limit=1"}, 200, None)),
+    ("post", "/auth/users", ({"as": ADMIN, "json": NEW}, 201, None)),
+    ("post", "/auth/users", ({"as": ADMIN, "json": {**NEW, "email": USER}}, 409, "email_taken")),
+    ("get", SOMEBODY, ({"as": ADMIN}, 200, None)),
+    ("get", SOMEBODY, ({"as": ADMIN, "id": "x"}, 404, "not_found")),
+    ("patch", SOMEBODY, ({"as": ADMIN, "json": {"roles": ["x"]}}, 200, None)),
+    ("patch", SOMEBODY, ({"as": ADMIN, "json": {"roles": ["x"]}, "id": "x"}, 404, "not_found")),
+    ("patch", SOMEBODY, ({"as": ADMIN, "json": {"email": ADMIN}}, 409, "email_taken")),
+    ("patch", SOMEBODY, ({"as": ADMIN, "json": {"isAdmin": False}, "id": "admin"}, 409, "last_admin")),
+    ("delete", SOMEBODY, ({"as": ADMIN}, 204, None)),
+    ("delete", SOMEBODY, ({"as": ADMIN, "id": "x"}, 404, "not_found")),
+    ("delete", SOMEBODY, ({"as": ADMIN, "id": "admin"}, 409, "last_admin")),
+    ("get", "/auth/openapi.json", ({"query": "x=1"}, 400, "invalid_field")),
+    ("get", "/auth/openapi.json", ({}, 200, None)),
+]
+CASES = [*ADMIN_CASES, *BODY_CASES, *OWN_CASES]
+
+
+class TestTruth:
+    @pytest.mark.parametrize(("method", "path", "case"), CASES)
+    async def test_what_it_says_may_be_answered_is_answered(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, method: str, path: str, case: tuple[Any, ...]
+    ) -> None:
+        given, status, code = case
+        answer = await ask(world, monkeypatch, method, path, given)
+        assert (answer.status_code, answer.headers.get("x-gateway-error")) == (status, code), answer.text
+        described = DOCUMENT["paths"][path][method]["responses"][str(status)]
+        if status == 204:
+            assert "content" not in described
+            assert answer.content == b""
+            return
+        media_type = "application/problem+json" if code else "application/json"
+        assert answer.headers["content-type"] == media_type
+        validate(answer.json(), described["content"][media_type]["schema"])
+        assert not code or f"`{code}`" in described["description"]
+        assert described.get("headers", {}).keys() <= {name.title() for name in answer.headers} | {
+            "WWW-Authenticate"
+        }
+        assert ("WWW-Authenticate" in described.get("headers", {})) == (status == 401)
+
+    def test_no_described_answer_is_left_out_above(self) -> None:
+        """Neither a status nor a code."""
+        shown = {(path, method, str(status), code) for method, path, (_, status, code) in CASES}
+        for path, method, operation in operations():
+            for status, response in operation["responses"].items():
+                if status == "default":
+                    continue
+                codes = [part.split("`")[1] for part in response["description"].split("\n") if part[0] == "`"]
+                for code in codes or [None]:
+                    assert (path, method, status, code) in shown
+
+
+async def ask(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str, path: str, given: dict[str, Any]
+) -> httpx.Response:
+    """Carry out one case of the tables above."""
+    login = await world.log_in()
+    ids = {"admin": world.admin.id, None: world.user.id}
+    asked: dict[str, Any] = {"headers": await _credentials(world, given.get("as", "anonymous"))}
+    if "text" in given:
+        asked["content"] = given["text"]
+    elif "raw" in given:
+        asked["content"] = given["raw"]
+        asked["headers"] += [("content-type", "application/json")]
+    elif "json" in given:
+        asked["json"] = {
+            "refresh": {"refreshToken": login["refreshToken"]},
+            "right": {"currentPassword": PASSWORD, "newPassword": "a different passphrase"},
+            "wrong": {"currentPassword": "wrong", "newPassword": "a different passphrase"},
+        }.get(str(given["json"]), given["json"])
+    if given.get("away"):
+        monkeypatch.setattr(world.database, "_run", _away)
+    url = path.format(id=ids.get(given.get("id"), given.get("id")))
+    if "query" in given:
+        url += f"?{given['query']}"
+    for _ in range(given.get("times", 1)):
+        answer = await world.http.request(method.upper(), url, **asked)
+    return answer
+
+
+async def _credentials(world: World, who: str) -> list[tuple[str, str]]:
+    if who == "anonymous":
+        return []
+    if who == "forged":
+        return [("authorization", "Bearer forged")]
+    if who == "twice":
+        return list((await world.bearer()).items()) * 2
+    return list((await world.bearer(who)).items())
+
+
+async def _away(*_: Any, **__: Any) -> Any:
+    raise Unavailable
