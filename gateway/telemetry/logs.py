@@ -1,0 +1,256 @@
+"""Logs: one JSON object a line, all of them through one outlet.
+
+Every line has `time` (RFC 3339, UTC), `level` and `event`. Three things write:
+
+- `DecisionLog`, once per request (`"event": "request"`), built by hand since it is
+  on the path of every request;
+- the standard library's logging, so also uvicorn and asyncio, through `JsonFormatter`;
+- the audit trail (`"event": "audit"`, see `audit.py`).
+
+How lines reach the descriptor, and what happens when nobody takes them: `outlet.py`.
+
+Values are untrusted, so everything is written as JSON in ASCII: a path with a newline, an
+escape sequence or U+2028 in it stays one harmless line. Bytes are shown as
+latin-1, which loses nothing. A query is never logged. As a last net, whatever
+looks like a credential is masked; the first one is not to log credentials.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from json import dumps
+from json.encoder import encode_basestring_ascii as quote
+from typing import TextIO
+
+from gateway.telemetry.outlet import Outlet, target_of
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("gateway.request_id", default=None)
+"""The request being answered, for records and audit events that come from below its handler."""
+
+
+def configure(stream: TextIO, *, level: int | str = logging.INFO) -> Outlet:
+    """Send all logging of this process to `stream` as JSON lines. Close the outlet at the end."""
+    outlet = Outlet(target_of(stream), report=_dropped_line)
+    root = logging.getLogger()
+    root.handlers = [JsonHandler(outlet)]
+    root.setLevel(level.upper() if isinstance(level, str) else level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    logging.getLogger("uvicorn.access").handlers = []
+    logging.getLogger("uvicorn.access").propagate = False  # the decision line says it all
+    logging.captureWarnings(True)
+    logging.raiseExceptions = False
+    return outlet
+
+
+# -- the decision line ---------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Decided:
+    """What is known about one request, filled along its way and written at its end."""
+
+    request_id: str
+    """Sent to the backend and back to the client, so their logs meet ours."""
+    client: str
+    """The client's address, or "unix"."""
+    method: str
+    """As on the request line."""
+    path: bytes
+    """The raw path. A query is cut off."""
+    status: int = 0
+    """As the client saw it; 0 if it saw none."""
+    user: str | None = None
+    """The user's id, if a token held."""
+    route: str | None = None
+    """The label of the route that decided."""
+    verdict: str = ""
+    """"allow" or "deny"."""
+    reason: str = ""
+    """A stable code: why."""
+    upstream: str | None = None
+    """Where it went."""
+    duration_ms: float | None = None
+    """From the head's arrival to the answer's end; None is "until it is written to the log"."""
+    upstream_ms: float | None = None
+    """Of which spent with the backend."""
+    bytes_in: int = 0
+    """Of the request's body."""
+    bytes_out: int = 0
+    """Of the answer's body."""
+    began: float = field(default_factory=time.perf_counter, repr=False)
+    """When it arrived, by the clock of durations."""
+
+
+class DecisionLog:
+    """Writes one line per request. `write` takes whole lines: `Outlet.write`."""
+
+    def __init__(self, write: Callable[[bytes], object], *, clock: Callable[[], float] = time.time) -> None:
+        self._write = write
+        self._stamp = _Stamp(clock)
+
+    def write(self, decided: Decided) -> None:
+        self._write(self._line(decided).encode("ascii"))
+
+    def _line(self, it: Decided) -> str:
+        path = it.path.partition(b"?")[0].decode("latin-1")
+        if "eyJ" in path:  # a token in a path, where none belongs
+            path = masked(path)
+        if it.duration_ms is None:
+            it.duration_ms = (time.perf_counter() - it.began) * 1000.0
+        return (
+            f'{{"time":"{self._stamp()}","level":"info","event":"request"'
+            f',"requestId":{quote(it.request_id)},"client":{quote(it.client)}'
+            f',"method":{quote(it.method)},"path":{quote(path)},"status":{it.status}'
+            f',"user":{_quoted(it.user)},"route":{_quoted(it.route)}'
+            f',"verdict":{quote(it.verdict)},"reason":{quote(it.reason)},"upstream":{_quoted(it.upstream)}'
+            f',"durationMs":{it.duration_ms:.3f},"upstreamMs":{_number(it.upstream_ms)}'
+            f',"bytesIn":{it.bytes_in},"bytesOut":{it.bytes_out}}}\n'
+        )
+
+
+def _quoted(text: str | None) -> str:
+    return "null" if text is None else quote(text)
+
+
+def _number(value: float | None) -> str:
+    return "null" if value is None else f"{value:.3f}"
+
+
+class _Stamp:
+    """The time as RFC 3339 with milliseconds; the part that changes once a second is kept."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._second = -1
+        self._text = ""
+
+    def __call__(self) -> str:
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._second, self._text = second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        return f"{self._text}{int((now - second) * 1000):03d}Z"
+
+
+def timestamp(now: float) -> str:
+    """Unix seconds as the `time` of every line."""
+    return _Stamp(lambda: now)()
+
+
+# -- the standard library's logging --------------------------------------------------------------------------
+
+
+class JsonFormatter(logging.Formatter):
+    """A log record as one JSON line: message, extras and traceback are fields, all masked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, object] = {
+            "time": timestamp(record.created),
+            "level": record.levelname.lower(),
+            "event": _event_of(record.name),
+            "logger": record.name,
+            "message": _message(record),
+        }
+        request_id = REQUEST_ID.get()
+        if request_id is not None:
+            fields["requestId"] = request_id
+        fields |= {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json_line(fields)
+
+
+class JsonHandler(logging.Handler):
+    """Records go out at once, behind the lines that wait."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__()
+        self._outlet = outlet
+        self.setFormatter(JsonFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._outlet.write_at_once(self.format(record).encode("ascii"))
+
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",
+}
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # arguments that don't fit the message, or whose repr fails: still worth a line
+        return str(record.msg)
+
+
+def _event_of(logger: str) -> str:
+    """`gateway.proxy.exchange` -> proxy, `uvicorn.error` -> server, others by their first name."""
+    first, _, rest = logger.partition(".")
+    if first == "gateway" and rest:
+        return rest.partition(".")[0]
+    return "server" if first == "uvicorn" else first
+
+
+def _dropped_line(count: int) -> bytes:
+    fields = {
+        "time": timestamp(time.time()),
+        "level": "warning",
+        "event": "log_lines_dropped",
+        "count": count,
+    }
+    return json_line(fields).encode("ascii")
+
+
+def json_line(fields: dict[str, object]) -> str:
+    """One line, ASCII, every text masked."""
+    plain = {name: _MASK if _SECRET_NAME.search(name) else _plain(value) for name, value in fields.items()}
+    return dumps(plain) + "\n"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return masked(value)
+    if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return masked(value.decode("latin-1"))
+    return masked(str(value))
+
+
+# -- the last net --------------------------------------------------------------------------------------------
+
+_MASK = "***"
+_CREDENTIALS = re.compile(
+    r"""
+      (?P<scheme> \b(?:bearer|basic)\s+ ) [\w.~+/=-]+        # Authorization
+    | \beyJ[\w-]{8,}(?:\.[\w-]*)*                            # a JSON Web Token or a part of one
+    | \$2[abxy]\$\d\d\$[./\w]{53}                            # a bcrypt hash
+    | (?P<url> ://[^/\s:@]* : ) [^/\s@]+ (?=@)               # https://user:password@host
+    | (?P<name> (?:password|passwd|secret|token)["']? \s* [=:] \s* ["']? ) [^\s"',;&)}\]]+
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_SECRET_NAME = re.compile("password|secret|token", re.IGNORECASE)
+
+
+def masked(text: str) -> str:
+    """`text` without what looks like a credential."""
+    return _CREDENTIALS.sub(_mask, text)
+
+
+def _mask(found: re.Match[str]) -> str:
+    return (found["scheme"] or found["url"] or found["name"] or "") + _MASK

@@ -1,0 +1,243 @@
+"""Metrics, in the text format of Prometheus.
+
+What is counted on every request is kept in plain lists, by (route, verdict, status),
+and turned into samples when somebody asks: 0.5 µs a request, where a counter
+and a histogram of the library cost five times that. Everything else is read at that moment
+from the objects that know it. Labels come from the configuration and never from
+a request, so nobody outside can make new series: routes by label, not by path.
+
+All of it belongs to the loop's thread.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Sized
+from typing import Protocol
+
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from gateway.telemetry.audit import Recorded
+from gateway.telemetry.logs import Decided
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Seconds. From a cached answer of a backend beside us to the default timeout of a response."""
+_BUCKET_LABELS = (*map(str, BUCKETS), "+Inf")
+
+_NO_ROUTE = "none"
+"""The route label of requests that were refused before a route was looked for."""
+
+_UPSTREAM_ERRORS = frozenset({"upstream_broken", "upstream_unavailable", "upstream_timeout"})
+
+
+class Connections(Protocol):
+    """What is asked of a connection pool."""
+
+    @property
+    def idle_count(self) -> int: ...
+    @property
+    def busy_count(self) -> int: ...
+    @property
+    def opening_count(self) -> int: ...
+    @property
+    def waiting_count(self) -> int: ...
+
+
+class Metrics:
+    """All metrics of one gateway; also a sink for audit events (`count`)."""
+
+    def __init__(self, registry: CollectorRegistry | None = None, *, version: str = "") -> None:
+        self._registry = registry or CollectorRegistry()
+        self._version = version
+        self._series: dict[tuple[str | None, str, int], _Series] = {}
+        self._routes: dict[str | None, _Route] = {}
+        self._upstream_errors: Counter[tuple[str, str]] = Counter()
+        self._audited: Counter[str] = Counter()
+        self._pools: dict[str, Connections] = {}
+        self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self._dropped: Callable[[], int] = int
+        self.in_flight = 0
+        """Requests begun and not done: see `began`."""
+        self._registry.register(self)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._registry)
+
+    # -- on every request ----------------------------------------------------------
+
+    def began(self) -> None:
+        """A request's head has arrived."""
+        self.in_flight += 1
+
+    def done(self, decided: Decided) -> None:
+        """Its answer has ended, and `decided.duration_ms` is known."""
+        self.in_flight -= 1
+        key = (decided.route, decided.verdict, decided.status)
+        series = self._series.get(key)
+        if series is None:
+            series = self._new_series(key)
+        series.count += 1
+        seconds = (decided.duration_ms or 0.0) / 1000.0
+        route = series.route
+        route.buckets[bisect_left(BUCKETS, seconds)] += 1
+        route.seconds += seconds
+        route.bytes_in += decided.bytes_in
+        route.bytes_out += decided.bytes_out
+        if decided.reason in _UPSTREAM_ERRORS:
+            self._upstream_errors[decided.upstream or "", decided.reason] += 1
+
+    def _new_series(self, key: tuple[str | None, str, int]) -> _Series:
+        route = self._routes.setdefault(key[0], _Route())
+        return self._series.setdefault(key, _Series(route))
+
+    # -- now and then --------------------------------------------------------------
+
+    def count(self, recorded: Recorded) -> None:
+        """A sink for the audit trail."""
+        self._audited[recorded.event.name] += 1
+
+    # -- what is read when somebody asks -------------------------------------------
+
+    def watch_pool(self, name: str, pool: Connections) -> None:
+        """Show an upstream's connections; a second pool of that name takes the first one's place."""
+        self._pools[name] = pool
+
+    def watch_cutoffs(self, cutoffs: Sized) -> None:
+        self._gauges["gateway_cutoffs"] = (
+            "Sessions and users cut off before their tokens' end.",
+            cutoffs.__len__,
+        )
+
+    def watch_ready(self, ready: Callable[[], bool]) -> None:
+        self._gauges["gateway_ready"] = ("1 while /readyz says 200.", ready)
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        self._gauges["gateway_client_connections"] = ("Open connections from clients.", count)
+
+    def watch_log(self, dropped: Callable[[], int]) -> None:
+        self._dropped = dropped
+
+    def render(self) -> bytes:
+        """Everything, in the text format 0.0.4."""
+        return generate_latest(self._registry)
+
+    # -- as prometheus_client wants it ---------------------------------------------
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily("gateway_build", "The running version.", {"version": self._version})
+        yield from self._collect_requests()
+        yield from self._collect_routes()
+        yield from self._collect_outcomes()
+        yield from self._collect_upstreams()
+        for name, (what, read) in self._gauges.items():
+            yield GaugeMetricFamily(name, what, float(read()))
+        yield CounterMetricFamily("gateway_log_lines_dropped", "Log lines nobody took.", self._dropped())
+
+    def _collect_requests(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("gateway_requests_in_flight", "Requests being answered.", self.in_flight)
+        requests = CounterMetricFamily(
+            "gateway_requests", "Answered requests.", labels=("route", "verdict", "status")
+        )
+        for (route, verdict, status), series in self._series.items():
+            requests.add_metric((route or _NO_ROUTE, verdict, str(status)), series.count)
+        yield requests
+
+    def _collect_routes(self) -> Iterator[Metric]:
+        duration = HistogramMetricFamily(
+            "gateway_request_duration_seconds",
+            "From a head's arrival to its answer's end.",
+            labels=("route",),
+        )
+        received = CounterMetricFamily(
+            "gateway_request_body_bytes", "Bytes of request bodies.", labels=("route",)
+        )
+        sent = CounterMetricFamily("gateway_response_body_bytes", "Bytes of answers.", labels=("route",))
+        for label, route in self._routes.items():
+            labels = (label or _NO_ROUTE,)
+            duration.add_metric(labels, route.cumulated(), route.seconds)
+            received.add_metric(labels, route.bytes_in)
+            sent.add_metric(labels, route.bytes_out)
+        yield from (duration, received, sent)
+
+    def _collect_outcomes(self) -> Iterator[Metric]:
+        for name, route in (("gateway_logins", "auth:login"), ("gateway_refreshes", "auth:refresh")):
+            family = CounterMetricFamily(name, f"Answers of {route}.", labels=("outcome",))
+            outcomes: Counter[str] = Counter()
+            for (label, _, status), series in self._series.items():
+                if label == route:
+                    outcomes[_outcome(status)] += series.count
+            for outcome, count in outcomes.items():
+                family.add_metric((outcome,), count)
+            yield family
+        audited = CounterMetricFamily("gateway_audit_events", "Audit events.", labels=("name",))
+        for event, count in self._audited.items():
+            audited.add_metric((event,), count)
+        yield audited
+
+    def _collect_upstreams(self) -> Iterator[Metric]:
+        connections = GaugeMetricFamily(
+            "gateway_upstream_connections", "Connections to backends.", labels=("upstream", "state")
+        )
+        waiting = GaugeMetricFamily(
+            "gateway_upstream_waiting", "Requests that wait for a connection.", labels=("upstream",)
+        )
+        for name, pool in self._pools.items():
+            connections.add_metric((name, "idle"), pool.idle_count)
+            connections.add_metric((name, "busy"), pool.busy_count)
+            connections.add_metric((name, "opening"), pool.opening_count)
+            waiting.add_metric((name,), pool.waiting_count)
+        errors = CounterMetricFamily(
+            "gateway_upstream_errors", "Requests that a backend failed.", labels=("upstream", "kind")
+        )
+        for (server, kind), count in self._upstream_errors.items():
+            errors.add_metric((server, kind), count)
+        yield from (connections, waiting, errors)
+
+
+class _Route:
+    """What is kept per route."""
+
+    __slots__ = ("buckets", "bytes_in", "bytes_out", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def cumulated(self) -> list[tuple[str, float]]:
+        """As a histogram is shown: how many took at most so long."""
+        total, shown = 0, []
+        for label, count in zip(_BUCKET_LABELS, self.buckets, strict=True):
+            total += count
+            shown.append((label, float(total)))
+        return shown
+
+
+class _Series:
+    """What is kept per (route, verdict, status)."""
+
+    __slots__ = ("count", "route")
+
+    def __init__(self, route: _Route) -> None:
+        self.route = route
+        self.count = 0
+
+
+def _outcome(status: int) -> str:
+    if status < 400:
+        return "success"
+    return {401: "refused", 429: "limited"}.get(status, "error")
