@@ -1,0 +1,209 @@
+"""The life of the process: listen, serve, drain, stop.
+
+    bind ── ops listener up ── start() ── listeners up ── on_ready ─┐
+                                                                    │ SIGTERM, SIGINT
+      ┌── requests finish ── listeners down ── drain_delay ── on_draining
+      └── the rest is cut ── stop() ── ops listener down ── exit 0
+
+The ops listener answers before the start and to the very end, so that a
+`/readyz` can say "starting" and "draining". A second SIGINT hurries everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from uvicorn import Server
+
+from gateway.server.protocol import GatewayConfig
+from gateway.server.sockets import BACKLOG, CannotListen, Listen, Listeners, open_listeners, raise_open_files
+from gateway.server.terms import Limits, Refusal, Terms, Timeouts, ignore
+
+if TYPE_CHECKING:
+    from gateway.server.cycle import ASGIApp
+
+log = logging.getLogger("gateway.server")
+
+_OPS_DRAIN = 1.0
+"""Seconds for a probe that is being answered when everything else is over."""
+_FILES_BESIDES = 512
+"""Open files that are neither a client's connection nor its upstream's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What `on_ready` is told."""
+
+    listen: list[str]
+    """The real addresses, like `127.0.0.1:8080` or `unix:/run/gateway.sock`."""
+    ops: list[str]
+    """The ops listener's; empty without one."""
+
+
+async def _nothing() -> None:
+    return None
+
+
+def serve(
+    asgi: ASGIApp,
+    *,
+    listen: Sequence[Listen],
+    ops: ASGIApp | None = None,
+    ops_listen: Sequence[Listen] = (),
+    limits: Limits | None = None,
+    timeouts: Timeouts | None = None,
+    start: Callable[[], Awaitable[None]] = _nothing,
+    stop: Callable[[], Awaitable[None]] = _nothing,
+    on_ready: Callable[[Ready], None] = lambda _: None,
+    on_draining: Callable[[], None] = lambda: None,
+    on_refused: Callable[[Refusal], None] = ignore,
+    complain: Callable[[str], None] = log.error,
+) -> int:
+    """Serve until a signal ends it. The exit code: 0, or 1 after one sentence to `complain`.
+
+    `start` runs once before the first request and `stop` after the last; an
+    exception from `start` ends everything with its text as the sentence.
+    """
+    terms = Terms(limits or Limits(), timeouts or Timeouts(), on_refused)
+    try:
+        public = open_listeners(listen)
+        try:
+            behind = open_listeners(ops_listen if ops is not None else ())
+        except CannotListen:
+            public.close()
+            raise
+    except CannotListen as error:
+        complain(str(error))
+        return 1
+    _check_open_files(terms.limits)
+    process = _Process(asgi, ops, public, behind, terms)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(process.run(start, stop, on_ready, on_draining, complain))
+    finally:
+        public.close()
+        behind.close()
+
+
+class _Process:
+    """One run of the gateway, from bound sockets to the exit code."""
+
+    def __init__(
+        self, asgi: ASGIApp, ops: ASGIApp | None, public: Listeners, behind: Listeners, terms: Terms
+    ) -> None:
+        self._terms = terms
+        self._sockets = {"public": public, "ops": behind}
+        self._public = _server(asgi, terms, drain=terms.timeouts.drain)
+        # Probes and scrapes are no clients: their refusals are nobody's decision lines.
+        self._ops = _server(ops or asgi, replace(terms, on_refused=ignore), drain=_OPS_DRAIN)
+        self._leaving = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    async def run(
+        self,
+        start: Callable[[], Awaitable[None]],
+        stop: Callable[[], Awaitable[None]],
+        on_ready: Callable[[Ready], None],
+        on_draining: Callable[[], None],
+        complain: Callable[[str], None],
+    ) -> int:
+        self._obey_signals()
+        await self._ops.startup(sockets=self._sockets["ops"].sockets)
+        try:
+            try:
+                if not await self._before_leaving(start()):
+                    return 0
+            except Exception as error:
+                log.debug("the start failed", exc_info=error)
+                complain(f"The gateway cannot start: {error}")
+                return 1
+            await self._public.startup(sockets=self._sockets["public"].sockets)
+            on_ready(Ready(self._sockets["public"].addresses, self._sockets["ops"].addresses))
+            await self._leaving.wait()
+            on_draining()
+            await self._drain()
+            await stop()
+            return 0
+        finally:
+            await _end(self._ops, self._sockets["ops"])
+
+    async def _before_leaving(self, start: Awaitable[None]) -> bool:
+        """Whether the start came to its end before a signal did."""
+        starting = asyncio.ensure_future(start)
+        leaving = asyncio.ensure_future(self._leaving.wait())
+        await asyncio.wait({starting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if starting.done():
+            starting.result()
+            return True
+        starting.cancel()
+        await asyncio.wait({starting})
+        return False
+
+    async def _drain(self) -> None:
+        if self._terms.timeouts.drain_delay:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), self._terms.timeouts.drain_delay)
+        log.info("draining", extra={"connections": len(self._public.server_state.connections)})
+        await _end(self._public, self._sockets["public"])
+
+    def _obey_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._leaving.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        loop.add_signal_handler(signal.SIGHUP, log.warning, "reload needs a restart in this version")
+
+    def _interrupted(self) -> None:
+        """Once is a request, twice is an order."""
+        if self._leaving.is_set():
+            self._hurry.set()
+            self._public.force_exit = True
+        self._leaving.set()
+
+
+async def _end(server: Server, listeners: Listeners) -> None:
+    """Stop accepting, let what is in flight finish within the drain time, cut the rest."""
+    await server.shutdown(sockets=listeners.sockets)
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+    tasks = list(server.server_state.tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _server(asgi: ASGIApp, terms: Terms, *, drain: float) -> Server:
+    """uvicorn's server, for its accepting and its graceful shutdown; signals and the main loop are ours."""
+    config = GatewayConfig(asgi, terms, drain=drain)
+    config.backlog = BACKLOG
+    config.load()
+    server = Server(config)
+    server.lifespan = config.lifespan_class(config)
+    return server
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed: about twice as fast."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _check_open_files(limits: Limits) -> None:
+    wanted = 2 * limits.connections + _FILES_BESIDES  # each client may need a connection upstream
+    available = raise_open_files(wanted)
+    if available < wanted:
+        log.warning(
+            "the limit of open files is %d; %d connections need %d: raise it, or lower limits.connections",
+            available,
+            limits.connections,
+            wanted,
+        )
