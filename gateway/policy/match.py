@@ -14,7 +14,7 @@ have chosen, for nobody can know which one the backend means.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Generic, Protocol, TypeVar
@@ -79,6 +79,10 @@ class Matcher(Generic[R]):
                 found.discard(None)
                 found |= _walk_folded(trie, parts, 1, method)
         return found
+
+    def overlapping(self, pattern: Pattern) -> Iterator[R]:
+        """The routes of every host that share some path with `pattern`, whatever the method."""
+        return _overlaps(self._every_host, pattern, 0)
 
     def _plant(self, node: Node[R], route: R) -> None:
         for segment in route.pattern.segments:
@@ -182,6 +186,20 @@ def _walk_folded(node: Node[R], parts: list[bytes], index: int, method: str) -> 
         found.discard(None)
         found.add(_take(node.below, method))
     return found
+
+
+def _overlaps(node: Node[R], pattern: Pattern, index: int) -> Iterator[R]:
+    yield from node.below.values()
+    ended = index >= len(pattern.segments)
+    if ended:
+        yield from node.exact.values()
+        if not pattern.below:
+            return
+    segment = None if ended else pattern.segments[index]
+    literals = node.literals.values() if segment is None else [node.literals.get(segment)]
+    for child in (*literals, node.one):
+        if child is not None:
+            yield from _overlaps(child, pattern, index + 1)
 
 
 def _take(slot: dict[str, R], method: str) -> R | None:

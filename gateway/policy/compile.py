@@ -1,0 +1,206 @@
+"""From the configuration to a `Policy`, or to every mistake in the rules at once.
+
+The only file of this room that reads `gateway.config`: it turns each setting into a
+plain value and says where a mistake stands. What is wrong *between* rules is `review`'s
+business.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from gateway.config.schema import Config, Person, Rule
+from gateway.config.schema import Route as Written
+from gateway.config.schema import Test as WrittenTest
+from gateway.config.source import Places, Problem, Step, written_path
+from gateway.identity.principal import Principal
+from gateway.policy.model import Allow, Policy, Route
+from gateway.policy.pattern import Pattern, literal_prefix, parse
+from gateway.policy.prove import Test
+from gateway.policy.review import review
+
+_WORDS = {
+    "public": Allow(everybody_without_login=True),
+    "authenticated": Allow(logged_in=True),
+    "admin": Allow(admin=True),
+    "nobody": Allow(),
+}
+
+
+def compile_policy(config: Config, places: Places) -> tuple[Policy | None, list[Problem]]:
+    """The policy, or None if there is any mistake; and all mistakes and warnings."""
+    compiler = _Compiler(config, places)
+    routes = [compiler.route(index, written) for index, written in enumerate(config.routes)]
+    policy = Policy.build(
+        tuple(route for route in routes if route is not None), compiler.default(), config.auth.prefix
+    )
+    trusting = {index for index, written in enumerate(config.routes) if written.trust_host}
+    for remark in review(policy, trusting):
+        compiler.say(remark.sentence, "routes", remark.route.index, at="path", warning=remark.warning)
+    mistakes = any(not problem.warning for problem in compiler.problems)
+    return None if mistakes else policy, sorted(compiler.problems, key=lambda problem: problem.place)
+
+
+def compile_tests(config: Config, places: Places) -> tuple[Test, ...]:
+    """The file's own `tests:`, ready for `prove`."""
+    return tuple(_test(test, str(places.of("tests", index))) for index, test in enumerate(config.tests))
+
+
+class _Compiler:
+    """Compiles rule by rule and collects what is wrong with each."""
+
+    def __init__(self, config: Config, places: Places) -> None:
+        self.problems: list[Problem] = []
+        self._config = config
+        self._places = places
+
+    def say(self, sentence: str, *path: Step, at: str | None = None, warning: bool = False) -> None:
+        """Note a problem; `at` names the setting inside `path` to point to."""
+        place = self._places.of(*path, at) if at else self._places.of(*path)
+        self.problems.append(Problem(place, written_path(path), sentence, warning))
+
+    def route(self, index: int, written: Written) -> Route | None:
+        """One compiled route, or None if it is too wrong to be compared with others."""
+        try:
+            pattern = parse(written.path)
+        except ValueError as mistake:
+            self.say(str(mistake), "routes", index, "path")
+            return None
+        place = self._places.of("routes", index, "path")
+        return Route(
+            index=index,
+            label=_label(written, pattern),
+            pattern=pattern,
+            methods=None if written.methods is None else frozenset(written.methods),
+            hosts=written.hosts or (),
+            allow=self._allow(index, written.allow),
+            upstream=self._upstream(index, written),
+            strip=self._strip(index, written, pattern),
+            file=place.file,
+            line=place.line,
+        )
+
+    def default(self) -> Route:
+        """The route for everything that no route names."""
+        allow = _WORDS[self._config.default]
+        upstream = self._only_upstream()
+        if upstream is None and not allow.closed:
+            self.say(
+                'has no backend: name one of the upstreams "default", or write default: nobody', "default"
+            )
+        place = self._places.of("default")
+        return Route(
+            index=-1,
+            label="default",
+            pattern=parse("/**"),
+            methods=None,
+            hosts=(),
+            allow=allow,
+            upstream=upstream or "",
+            strip=0,
+            file=place.file,
+            line=place.line,
+        )
+
+    def _upstream(self, index: int, written: Written) -> str:
+        upstream = written.upstream or self._only_upstream()
+        if upstream is None:
+            names = ", ".join(self._config.upstreams)
+            self.say(f'needs an upstream ({names}), since none is named "default"', "routes", index)
+        return upstream or ""
+
+    def _only_upstream(self) -> str | None:
+        names = list(self._config.upstreams)
+        return names[0] if len(names) == 1 else "default" if "default" in names else None
+
+    def _strip(self, index: int, written: Written, pattern: Pattern) -> int:
+        if written.strip_prefix is None:
+            return 0
+        path: tuple[Step, ...] = ("routes", index, "strip_prefix")
+        try:
+            prefix = literal_prefix(written.strip_prefix)
+        except ValueError as mistake:
+            self.say(str(mistake), *path)
+            return 0
+        if not prefix or pattern.segments[: len(prefix)] != prefix:
+            self.say(f"must be the beginning of the route's path {written.path}", *path)
+        return len(prefix)
+
+    def _allow(self, index: int, written: str | Rule) -> Allow:
+        if isinstance(written, str):
+            return _WORDS[written]
+        path: tuple[Step, ...] = ("routes", index, "allow")
+        any_role = written.roles.any if written.roles else None
+        all_roles = written.roles.all if written.roles else None
+        self._check_repetition(any_role, *path, "roles", "any")
+        self._check_repetition(all_roles, *path, "roles", "all")
+        self._check_repetition(written.users, *path, "users")
+        self._check_repetition(written.networks, *path, "networks")
+        return Allow(
+            any_role=_set(any_role),
+            all_roles=_set(all_roles),
+            users=_set(written.users and [canonical_email(email) for email in written.users]),
+            networks=written.networks,
+        )
+
+    def _check_repetition(self, items: Sequence[object] | None, *path: Step) -> None:
+        for index, item in enumerate(items or ()):
+            if item in (items or ())[:index]:
+                self.say(f"{item} is named twice", *path, index)
+
+
+def canonical_email(text: str) -> str:
+    """Trim, NFKC and casefold until nothing changes: the form in which tokens carry e-mails."""
+    folded = ""
+    while folded != text:
+        folded, text = text, unicodedata.normalize("NFKC", text.strip()).casefold()
+    return folded
+
+
+def _set(items: Sequence[str] | None) -> frozenset[str] | None:
+    """None, "not named", must stay different from empty, "named, and nobody fits"."""
+    return None if items is None else frozenset(items)
+
+
+def _label(written: Written, pattern: Pattern) -> str:
+    methods = ",".join(sorted(written.methods or ()))
+    return f"{methods} {','.join(written.hosts or ())}{pattern}".lstrip()
+
+
+def _test(written: WrittenTest, place: str) -> Test:
+    return Test(
+        place=place,
+        method=written.request.method,
+        target=written.request.target,
+        host=written.host or "",
+        principal=_caller(written.as_),
+        caller=written.as_ if isinstance(written.as_, str) else _describe(written.as_),
+        address=written.from_,
+        expect=written.expect,
+        route=written.route,
+        upstream=written.upstream,
+    )
+
+
+def _caller(written: str | Person) -> Principal | None:
+    if written == "anonymous":
+        return None
+    if isinstance(written, str):
+        written = Person(user=f"{written}@example.com", admin=written == "admin")
+    return Principal(
+        id="test",
+        email=canonical_email(written.user),
+        is_admin=written.admin,
+        roles=tuple(sorted(written.roles)),
+        session="test",
+        version=0,
+        expires_at=0,
+    )
+
+
+def _describe(person: Person) -> str:
+    kinds = [person.user] if "user" in person.model_fields_set else []
+    kinds += ["admin"] if person.admin else []
+    kinds += [f"roles {', '.join(person.roles)}"] if person.roles else []
+    return " with ".join(kinds) or "user"
