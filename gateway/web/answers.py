@@ -38,7 +38,7 @@ class Answers:
         try:
             await self.app(scope, receive, answer.send)
         except ClientDisconnect:
-            answer.seen.reason = "client_gone"
+            return  # there is nobody to answer
         except GatewayError as error:
             await answer.refuse(error)
         except Exception:
@@ -74,7 +74,7 @@ class _Answer:
 
     async def refuse(self, error: GatewayError) -> None:
         """Answer with `error`; after a response has begun, only cutting the connection is honest."""
-        self.seen.reason = error.code
+        self.seen.refusal = error.code
         if self._started:
             raise error
         status, headers, body = render(

@@ -22,8 +22,8 @@ class Seen:
     """The id of whoever is logged in, or has just logged in."""
     token_sent: bool = False
     """A bearer token came with the request: chooses the words of `WWW-Authenticate`."""
-    reason: str = "ok"
-    """The code of the error that answered, else "ok"."""
+    refusal: str | None = None
+    """The code of the error that answered."""
 
 
 def seen(scope: MutableMapping[str, Any]) -> Seen:

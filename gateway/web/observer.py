@@ -1,0 +1,64 @@
+"""Watches /auth from outside: the request's id, its one log line, its numbers.
+
+The rim of the rim: it changes nothing, and whatever ends a request (an answer,
+a client that left, a process that stops) ends in exactly one decided record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.telemetry.logs import REQUEST_ID, Decided
+from gateway.web.seen import Seen, seen
+
+
+class Observer:
+    """Wraps the application that `build_auth` made.
+
+    `begin` starts the record of a request from its scope, with the id that the
+    answer will carry; `on_done` takes it when the request is over.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, begin: Callable[[Scope], Decided], on_done: Callable[[Decided], None]
+    ) -> None:
+        self._app = app
+        self._begin = begin
+        self._on_done = on_done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        decided, record = self._begin(scope), seen(scope)
+        record.request_id = decided.request_id
+
+        async def counted_receive() -> Message:
+            message = await receive()
+            decided.bytes_in += len(message.get("body", b""))
+            return message
+
+        async def counted_send(message: Message) -> None:
+            decided.status = message.get("status", decided.status)
+            decided.bytes_out += len(message.get("body", b""))
+            await send(message)
+
+        token = REQUEST_ID.set(decided.request_id)
+        try:
+            await self._app(scope, counted_receive, counted_send)
+        finally:
+            REQUEST_ID.reset(token)
+            _conclude(decided, record)
+            self._on_done(decided)
+
+
+def _conclude(decided: Decided, record: Seen) -> None:
+    decided.route, decided.user = record.route, record.user
+    if decided.status == 0:
+        decided.verdict, decided.reason = "deny", "client_gone"
+    elif record.refusal is not None:
+        decided.verdict, decided.reason = "deny", record.refusal
+    else:
+        decided.verdict, decided.reason = "allow", "served"
