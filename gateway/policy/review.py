@@ -125,7 +125,7 @@ def _clash(route: Route, first: Route, methods: set[str]) -> str:
 def _unreachable(policy: Policy, route: Route) -> str | None:
     """Why no request can ever get this route, or None."""
     try:
-        readings = read(quote(_sample(route.pattern), safe=_SAFE).encode())
+        readings = read(quote(_sample(route.pattern) or b"/", safe=_SAFE).encode())
     except BadRequest as error:
         return f"can never match, for the gateway refuses such a path: {error.detail}"
     if any((fold(reading) + b"/").startswith(policy.auth_prefix + b"/") for reading in readings):
