@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .fields import UPSTREAM_NAME, UnsetSecret, similar
+from .filled import Broken, Filled, Unset
 from .schema import (
     Accounts,
     Listen,
@@ -86,8 +87,8 @@ CHECKED = tuple(each.name for each in fields(Parts) if each.name != "data")
 
 def check(parts: Parts) -> Iterator[Finding]:
     """Everything that is wrong between settings."""
+    yield from _secrets(parts.data.get("tokens"))
     if parts.tokens is not None:
-        yield from _secrets(parts.tokens)
         yield from _lifetimes(parts.tokens)
     if parts.accounts is not None:
         yield from _accounts(parts.accounts)
@@ -105,16 +106,28 @@ def check(parts: Parts) -> Iterator[Finding]:
             yield from _known_upstream(("tests", index, "upstream"), test.upstream, parts)
 
 
-def _secrets(tokens: Tokens) -> Iterator[Finding]:
-    access, refresh = tokens.access.secret, tokens.refresh.secret
+def _secrets(tokens: Any) -> Iterator[Finding]:
+    """Judged as the file has them, so that another mistake among the tokens does not hide a weak one."""
+    access, refresh = (_secret(tokens, name) for name in ("access", "refresh"))
     for name, secret in (("access", access), ("refresh", refresh)):
-        if not isinstance(secret, UnsetSecret) and (weakness := _weakness(secret.get_secret_value())):
-            yield Finding(("tokens", name, "secret"), weakness)
-    if access == refresh:
-        yield Finding(
-            ("tokens", "refresh", "secret"),
-            f"is the same as tokens.access.secret; {_MAKE} another",
-        )
+        path = ("tokens", name, "secret")
+        if secret is None:
+            continue
+        if weakness := _weakness(secret):
+            yield Finding(path, weakness)
+        elif not isinstance(secret, Filled):
+            yield Finding(
+                path, "stands in the file itself; keep it in the environment or in .env", warning=True
+            )
+    if access is not None and access == refresh:
+        sentence = f"is the same as tokens.access.secret; {_MAKE} another"
+        yield Finding(("tokens", "refresh", "secret"), sentence)
+
+
+def _secret(tokens: Any, name: str) -> str | None:
+    section = tokens.get(name) if isinstance(tokens, Mapping) else None
+    secret = section.get("secret") if isinstance(section, Mapping) else None
+    return secret if isinstance(secret, str) and not isinstance(secret, Unset | Broken) else None
 
 
 def _weakness(secret: str) -> str:

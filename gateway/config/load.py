@@ -35,7 +35,6 @@ from .source import (
     Scalar,
     Sequence,
     Steps,
-    Table,
     compose,
     read,
     written_path,
@@ -73,9 +72,7 @@ def _load(
 ) -> Loaded:
     root, mistakes = compose(text, str(path))
     problems += mistakes
-    places = Places(
-        str(path), root, {("upstreams", "default", "url"): ("upstream",)} if _has_short(root) else None
-    )
+    places = Places(str(path), root, {("upstreams", "default"): ("upstream",)})
     if root is None:
         return Loaded(None, places, _sorted(problems))
     typist = _Typist(variables, path.parent, allow_unset)
@@ -105,7 +102,7 @@ class _Typist:
     def _scalar(self, node: Scalar, path: Steps) -> Any:
         if "${" in node.text:
             return fill(node.text, self._variables, self._folder, self._noter(path))
-        if not node.plain:
+        if not node.plain or (path in SECRETS and node.text):
             return node.text
         reason = surprise(node.text) if path not in PLAIN_WORDS else None
         if reason is not None:
@@ -197,17 +194,6 @@ def _placed(early: list[Finding], late: list[Finding], places: Places) -> list[P
         for finding in [*early, *(finding for finding in late if finding.path not in silent)]
         if finding.sentence
     ]
-
-
-_SHORT: dict[Steps, Steps] = {
-    ("upstreams", "default", "url"): ("upstream",),
-    ("upstreams", "default"): ("upstream",),
-}
-"""`upstream` at the top stands for these."""
-
-
-def _has_short(root: Node | None) -> bool:
-    return isinstance(root, Table) and "upstream" in root.entries
 
 
 def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:

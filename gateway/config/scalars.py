@@ -48,7 +48,9 @@ def resolve(text: str) -> Plain:
 
 
 def surprise(text: str) -> str | None:
-    """Why this plain scalar would be read differently elsewhere, or None."""
+    """Why this plain scalar would be read differently elsewhere, or None; long text is only text."""
+    if len(text) > _MAX_DIGITS:
+        return None
     if _BOOLEAN_11.fullmatch(text):
         word = "true" if text.lower() in _TRUE_11 else "false"
         return f'YAML versions disagree about {text}; write {word}, or "{text}" in quotes for the word'

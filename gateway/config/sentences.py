@@ -9,13 +9,19 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from .fields import choice, closest
-from .filled import Broken, Unset, show
+from .filled import Broken, Unset
 from .schema import Config
 from .source import Steps
 
 _SHORT_FORMS = {
     "roles": "must say any or all: write {any: [...]} or {all: [...]}",
     "upstreams": "must be a mapping of names: write {app: {url: http://127.0.0.1:9000}}",
+}
+_REQUIRED = {
+    "tokens": '; write `tokens: {access: {secret: "${JWT_ACCESS_SECRET}"}, '
+    'refresh: {secret: "${JWT_REFRESH_SECRET}"}}`',
+    "secret": '; write `secret: "${NAME}"` and set that variable to the output of `openssl rand -hex 32`',
+    "allow": "; write public, authenticated, admin, nobody, or a mapping like {roles: {any: [analyst]}}",
 }
 _NAMED = {
     "reqire": "allow", "require": "allow", "requires": "allow", "access": "allow", "auth": "allow",
@@ -52,7 +58,8 @@ def sentence(error: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden":
         return _unknown(error["loc"])
     if kind == "missing":
-        return f'"{error["loc"][-1]}" is required'
+        name = str(error["loc"][-1])
+        return f'"{name}" is required{_REQUIRED.get(name, "")}'
     if isinstance(value, Broken | Unset):
         return ""
     return _wrong_type(kind, error["loc"], value)
@@ -79,12 +86,14 @@ def _wrong_type(kind: str, location: tuple[str | int, ...], value: Any) -> str:
     if name in _SHORT_FORMS:
         return _SHORT_FORMS[name]
     if kind == "tuple_type":
-        return f"must be a list, not {show(value)}; write [{_item(value)}]"
-    return f"must be a mapping of settings, not {show(value)}"
+        return f"must be a list, not {_kind(value)}; begin each item with -, or write [ ] around them"
+    return f"must be a mapping of settings, not {_kind(value)}"
 
 
-def _item(value: Any) -> str:
-    return str(value) if isinstance(value, str | int) and len(str(value)) <= 60 else "…"
+def _kind(value: Any) -> str:
+    """What a value is. It is not quoted: text in the wrong place may be a secret."""
+    kinds = ((dict, "a mapping"), (tuple, "a list"), (str, "text"), (bool, "true or false"))
+    return next((words for kind, words in kinds if isinstance(value, kind)), "a number")
 
 
 def _unknown(location: tuple[str | int, ...]) -> str:

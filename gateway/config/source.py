@@ -100,7 +100,7 @@ Steps = tuple[Step, ...]
 
 
 class Places:
-    """Where the settings of one file stand."""
+    """Where the settings of one file stand. `aliases` tells which other path stands for an absent one."""
 
     def __init__(self, file: str, root: Node | None, aliases: Mapping[Steps, Steps] | None = None) -> None:
         self._file = file
@@ -120,16 +120,12 @@ class Places:
 
     def _find(self, path: Steps) -> tuple[Node | None, Steps]:
         """The deepest node along `path`, and the steps that lead no further."""
+        node, left = _descend(self._root, path)
         for alias, target in self._aliases.items():
-            if path[: len(alias)] == alias:
-                path = target + path[len(alias) :]
-        node = self._root
-        for index, step in enumerate(path):
-            below = _step(node, step)
-            if below is None:
-                return node, path[index:]
-            node = below
-        return node, ()
+            if path[: len(alias)] == alias and len(path) - len(left) < len(alias):
+                aliased, over = _descend(self._root, target + path[len(alias) :])
+                return (aliased, over) if len(over) <= len(path) - len(alias) else (node, left)
+        return node, left
 
     def _place(self, at: Node | Entry | None) -> Place:
         return Place(self._file, at.line, at.column) if at is not None else Place(self._file, 1, 1)
@@ -160,19 +156,19 @@ def read(path: Path) -> str:
 
 
 def compose(text: str, file: str) -> tuple[Node | None, list[Problem]]:
-    """The tree of one document, and every mistake that the syntax lets us go past."""
+    """The tree of one document (none if it can't be read to its end), and its mistakes."""
     composer = _Composer(file)
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             composer.take(event)
         composer.end()
     except Refused as refused:
-        composer.problems.append(refused.problem)
+        composer.give_up(refused.problem)
     except yaml.MarkedYAMLError as error:
-        composer.problems.append(_syntax_problem(error, text, file))
+        composer.give_up(_syntax_problem(error, text, file))
     except yaml.reader.ReaderError:
-        composer.problems.append(_character_problem(text, file))
-    return (composer.root, composer.problems)
+        composer.give_up(_character_problem(text, file))
+    return composer.root, composer.problems
 
 
 def written_path(path: Steps) -> str:
@@ -207,8 +203,12 @@ class _Composer:
 
     def end(self) -> None:
         if self.root is None or (isinstance(self.root, Scalar) and self.root.plain and not self.root.text):
-            self.root = None
             raise Refused(Problem(Place(self._file, 1, 1), "", "is empty; `gateway init` writes a first one"))
+
+    def give_up(self, problem: Problem) -> None:
+        """Half a file would only have more mistakes than the whole."""
+        self.root = None
+        self.problems.append(problem)
 
     def _document(self, event: Any) -> None:
         self._documents += 1
@@ -239,7 +239,9 @@ class _Composer:
     def _alias(self, event: Any) -> None:
         """Anchors are noted when their node ends, so an alias inside its own node is unknown."""
         if event.anchor not in self._anchors:
-            self._refuse(event, f"*{event.anchor} names no anchor above it")
+            self._refuse(
+                event, "a value that begins with * names an anchor above it, and there is none; quote it"
+            )
         node, size = self._anchors[event.anchor]
         self._add(event, node, size)
 
@@ -317,6 +319,15 @@ class _Open:
         return self.key[0] if self.key is not None else None
 
 
+def _descend(node: Node | None, path: Steps) -> tuple[Node | None, Steps]:
+    for index, step in enumerate(path):
+        below = _step(node, step)
+        if below is None:
+            return node, path[index:]
+        node = below
+    return node, ()
+
+
 def _step(node: Node | None, step: Step) -> Node | None:
     if isinstance(node, Table):
         entry = node.entries.get(str(step))
@@ -365,12 +376,13 @@ _SENTENCES = (
     ("could not find expected ':'", 'a key without ": " after it'),
     ("did not find expected key", "this line does not fit the indent of the lines above it"),
     ("did not find expected '-'", "this line does not fit the list above it"),
-    ("did not find expected ',' or ']'", "a list is not closed with ], or a comma is missing in it"),
+    ("did not find expected ',' or ']'", "this list is not closed with ], or a comma is missing in it"),
     (
         "did not find expected ',' or '}'",
-        "a mapping is not closed with }, or a comma is missing in it; inside { } write ${…} in quotes",
+        "this mapping is not closed with }, or a comma is missing in it; inside { } write ${…} in quotes",
     ),
-    ("unexpected end of stream", "a quote is opened and never closed"),
+    ("unexpected end of stream", "this quote is never closed"),
+    ("hexdecimal", "an unknown escape with \\ between double quotes; single quotes have none"),
     ("unknown escape", "an unknown escape with \\ between double quotes; single quotes have none"),
     ("undefined tag handle", "tags are not read; quote a value that begins with !"),
     ("maximum nesting", f"is nested more than {MAX_DEPTH} levels deep"),
@@ -382,7 +394,8 @@ _SENTENCES = (
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
-    mark = error.problem_mark or error.context_mark
+    opened = any(words in str(error.problem) for words in ("expected ','", "end of stream"))
+    mark = error.context_mark if opened else error.problem_mark
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     sentence = _syntax_sentence(str(error.problem), _character(text, line, column))
     return Problem(Place(file, line + 1, column + 1), "", sentence)

@@ -76,6 +76,14 @@ class UpstreamUrl:
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.path else f"{self.scheme}://{_bracketed(self.host)}:{self.port}"
 
+    @property
+    def authority(self) -> str:
+        """What a Host header says of it: no default port, and `localhost` for a unix socket."""
+        if self.path:
+            return "localhost"
+        usual = _DEFAULT_PORTS.get(self.scheme) == self.port
+        return _bracketed(self.host) if usual else f"{_bracketed(self.host)}:{self.port}"
+
 
 def parse_text(value: Any) -> str:
     if not isinstance(value, str):
