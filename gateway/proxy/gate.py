@@ -66,15 +66,16 @@ class Gate:
     def judge(self, head: Head) -> Judgement:
         """Forward, or Refuse with the reason. Never raises for anything a client can send."""
         client = self._clients.of(head)
-        request_id = _request_id(head, client)
-        decided = Decided(
-            request_id=request_id, client=str(client.address or "unix"), method=head.method, path=head.path
-        )
+        decided = _begin(head, client)
         try:
             return self._judge(head, client, decided)
         except GatewayError as error:
             decided.verdict, decided.reason = "deny", error.code
-            return Refuse(error, token_sent=False, request_id=request_id, decided=decided)
+            return Refuse(error, token_sent=False, request_id=decided.request_id, decided=decided)
+
+    def begin(self, head: Head) -> Decided:
+        """The record of a request that the gateway answers itself, as `judge` would begin it."""
+        return _begin(head, self._clients.of(head))
 
     def authenticate(self, headers: Headers) -> Principal | None:
         """The caller, or None without a credential. Raises InvalidToken, DuplicateCredential."""
@@ -151,6 +152,15 @@ class Gate:
             replayable=body == 0 and head.method in _IDEMPOTENT,
             decided=decided,
         )
+
+
+def _begin(head: Head, client: Client) -> Decided:
+    return Decided(
+        request_id=_request_id(head, client),
+        client=str(client.address or "unix"),
+        method=head.method,
+        path=head.path,
+    )
 
 
 def _forwarded_lines(host: bytes, client: Client) -> bytes:

@@ -1,0 +1,344 @@
+"""The composition root: turns one configuration into one gateway. The only room that knows everyone.
+
+Everything here lives as long as the process; what lives as long as a request is
+made inside the rooms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any, Protocol
+
+from gateway.accounts import schema
+from gateway.accounts.database import Database
+from gateway.accounts.feed import POLL_S, Feed
+from gateway.accounts.passwords import Passwords
+from gateway.accounts.service import Accounts
+from gateway.config.schema import Config, Rate, Upstream, UpstreamUrl
+from gateway.errors import GatewayError
+from gateway.http.client_address import Address, ClientAddresses, TrustedProxies
+from gateway.http.head import Head
+from gateway.http.identity_headers import HeaderSieve, identity_lines
+from gateway.identity.revocation import Cutoffs
+from gateway.identity.tokens import AccessTokens, RefreshTokens
+from gateway.policy.model import Policy
+from gateway.proxy.asgi import ProxyApp
+from gateway.proxy.gate import Destination, Gate
+from gateway.proxy.upstream.pool import Pool
+from gateway.proxy.upstream.server import Server, tls_context
+from gateway.ratelimit import RateLimiter, Rule
+from gateway.telemetry.audit import AuditTrail, to_log
+from gateway.telemetry.logs import Decided, DecisionLog
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.outlet import Outlet
+from gateway.web.attempts import Limits
+from gateway.web.auth import build_auth
+from gateway.web.observer import Observer
+from gateway.web.ops import Health, build_ops
+
+Clock = Callable[[], float]
+Scope = Any
+"""An ASGI scope, looked at for its path and its client only."""
+ASGIApp = Callable[[Scope, Any, Any], Awaitable[None]]
+
+
+class Gateway:
+    """One gateway, wired and not yet started."""
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        accounts: Accounts,
+        public: ASGIApp,
+        ops: ASGIApp,
+        health: Health,
+        metrics: Metrics,
+        upkeep: Upkeep,
+        finish: Callable[[Decided], None],
+    ) -> None:
+        self.gate = gate
+        """Judges proxied requests."""
+        self.accounts = accounts
+        """Users and sessions."""
+        self.asgi = public
+        """The public application: `/auth`, and everything else forwarded."""
+        self.ops = ops
+        """The application of the ops listener."""
+        self.health = health
+        """Starting, ready, draining, and what is away."""
+        self._metrics = metrics
+        self._upkeep = upkeep
+        self._finish = finish
+
+    async def start(self) -> None:
+        """Open the database, read the cut-offs, be ready. Raises GatewayError, SchemaMismatch."""
+        await self._upkeep.start()
+        self.health.start()
+
+    async def stop(self) -> None:
+        """Close what `start` and the requests have opened. Call it after the last request."""
+        await self._upkeep.stop()
+
+    def refused(self, refusal: Refused) -> None:
+        """Account for a request that the listener refused before it was one."""
+        decided = Decided(
+            request_id=refusal.request_id,
+            client=refusal.peer or "unix",
+            method=refusal.method or "",
+            path=refusal.target or b"",
+            status=refusal.error.status,
+            verdict="deny",
+            reason=refusal.error.code,
+        )
+        self._metrics.began()
+        self._finish(decided)
+
+
+class Refused(Protocol):
+    """What the listener tells about a request it refused."""
+
+    error: GatewayError
+    request_id: str
+    peer: str | None
+    method: str | None
+    target: bytes | None
+
+
+def build(
+    config: Config,
+    policy: Policy,
+    *,
+    outlet: Outlet,
+    clock: Clock | None = None,
+) -> Gateway:
+    """A gateway for `config` and its compiled `policy`.
+
+    `outlet` takes the decision lines and audit events. `clock` (Unix seconds)
+    replaces the machine's and the database's own, for tests. Raises OSError or
+    ValueError for a file or URL that can't be used.
+    """
+    now = clock or time.time
+    metrics, health = Metrics(version=version("auth-gateway")), Health()
+    log = DecisionLog(outlet.write, clock=now)
+    audit = AuditTrail([to_log(outlet.write_at_once), metrics.count], clock=now)
+    cutoffs = Cutoffs()
+    access, refresh = _tokens(config, now)
+    clients = ClientAddresses(_trusted(config))
+    pools = {name: _pool(name, upstream) for name, upstream in config.upstreams.items()}
+    limiter = RateLimiter(config.rate_limits.storage.get_secret_value(), clock=now)
+    database = Database(config.accounts.database.get_secret_value(), clock=clock)
+    passwords = Passwords(cost=config.accounts.bcrypt_cost)
+    accounts = Accounts(
+        database=database,
+        passwords=passwords,
+        access=access,
+        refresh=refresh,
+        refresh_ttl=config.tokens.refresh.ttl,
+        session_max=config.tokens.session_max,
+        reuse_grace=config.tokens.refresh.reuse_grace,
+        access_life=config.tokens.access.ttl + config.tokens.leeway,
+        password_min_length=config.accounts.password.min_length,
+        on_cut=cutoffs.apply,
+        audit=audit.record,
+    )
+    gate = Gate(
+        policy=policy,
+        access=access,
+        cutoffs=cutoffs,
+        clients=clients,
+        destinations={name: _destination(pools[name], config.upstreams[name]) for name in pools},
+        identity=identity_lines(config.identity_headers.preset),
+        body_limit=config.server.limits.body,
+    )
+
+    def finish(decided: Decided) -> None:
+        log.write(decided)
+        metrics.done(decided)
+
+    auth = build_auth(
+        accounts=accounts,
+        authenticate=gate.authenticate,
+        address_of=_address_of(clients),
+        limiter=limiter,
+        limits=_limits(config),
+        audit=audit.record,
+        prefix=config.auth.prefix,
+    )
+    _watch(metrics, pools, cutoffs, health, outlet)
+    own = Observer(auth, begin=lambda scope: gate.begin(_head(scope)), on_done=finish)
+    body_idle = config.server.timeouts.body_idle
+    return Gateway(
+        gate=gate,
+        accounts=accounts,
+        public=_Front(config.auth.prefix, own, ProxyApp(gate, on_done=finish, body_idle=body_idle), metrics),
+        ops=build_ops(health, metrics),
+        health=health,
+        metrics=metrics,
+        upkeep=Upkeep(database, passwords, limiter, pools, cutoffs, health, outlet, now),
+        finish=finish,
+    )
+
+
+class Upkeep:
+    """What runs beside the requests: opening, the feed of cut-offs, the watch over dependencies, closing."""
+
+    def __init__(
+        self,
+        database: Database,
+        passwords: Passwords,
+        limiter: RateLimiter,
+        pools: Mapping[str, Pool],
+        cutoffs: Cutoffs,
+        health: Health,
+        outlet: Outlet,
+        clock: Clock,
+    ) -> None:
+        self._database, self._passwords, self._limiter, self._pools = database, passwords, limiter, pools
+        self._cutoffs, self._health, self._outlet, self._clock = cutoffs, health, outlet, clock
+        self._feed = Feed(database, cutoffs.apply)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """No request is answered before every cut-off is known: a logged-out token must not revive."""
+        self._outlet.attach(asyncio.get_running_loop().call_later)
+        await schema.prepare(self._database)
+        await self._feed.load()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        for pool in self._pools.values():
+            pool.close()
+        await self._limiter.close()
+        await self._passwords.close()
+        await self._database.close()
+        self._outlet.attach(None)
+        self._outlet.flush()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            await self.look_around()
+
+    async def look_around(self) -> None:
+        """One round; about once a second."""
+        await self._feed.poll()
+        self._note("database", self._feed.healthy, "can't be read; /auth answers 503")
+        self._note("rate_limits", await self._limiter.ping(), "can't be reached; limited calls answer 503")
+        self._cutoffs.forget(self._clock())
+
+    def _note(self, name: str, healthy: bool, why: str) -> None:
+        if healthy:
+            self._health.restore(name)
+        else:
+            self._health.degrade(name, why)
+
+
+class _Front:
+    """Who answers: the endpoints below the auth prefix, or the proxy for everything else.
+
+    Compared as raw bytes. Other spellings of the prefix go to the proxy, whose
+    policy knows them and refuses them (404).
+    """
+
+    def __init__(self, prefix: str, auth: ASGIApp, proxy: ASGIApp, metrics: Metrics) -> None:
+        self._prefix, self._below = prefix.encode(), prefix.encode() + b"/"
+        self._auth, self._proxy, self._metrics = auth, proxy, metrics
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        path = scope.get("raw_path") or b""
+        if scope["type"] == "http":
+            self._metrics.began()
+            if path.startswith(self._below) or path == self._prefix:
+                await self._auth(scope, receive, send)
+                return
+        await self._proxy(scope, receive, send)
+
+
+def _tokens(config: Config, clock: Clock) -> tuple[AccessTokens, RefreshTokens]:
+    tokens = config.tokens
+    access = AccessTokens(
+        secret=tokens.access.secret.get_secret_value().encode(),
+        issuer=tokens.issuer,
+        ttl=int(tokens.access.ttl),
+        leeway=tokens.leeway,
+        clock=clock,
+    )
+    refresh = RefreshTokens(
+        secret=tokens.refresh.secret.get_secret_value().encode(),
+        issuer=tokens.issuer,
+        leeway=tokens.leeway,
+        clock=clock,
+    )
+    return access, refresh
+
+
+def _trusted(config: Config) -> TrustedProxies:
+    proxies = config.server.trusted_proxies
+    networks = tuple(proxy for proxy in proxies if not isinstance(proxy, str))
+    return TrustedProxies(networks, unix="unix" in proxies)
+
+
+def _pool(name: str, upstream: Upstream) -> Pool:
+    return Pool(
+        name=name,
+        servers=[_server(url) for url in upstream.targets],
+        connections=upstream.connections,
+        connect=upstream.timeouts.connect,
+        response=upstream.timeouts.response,
+        idle=upstream.timeouts.idle,
+        ssl_context=tls_context(upstream.tls.ca),
+    )
+
+
+def _server(url: UpstreamUrl) -> Server:
+    return Server(url.host, url.port, path=url.path or None, tls=url.scheme == "https")
+
+
+def _destination(pool: Pool, upstream: Upstream) -> Destination:
+    sieve = HeaderSieve(
+        forward_authorization=upstream.forward_authorization,
+        keep_override_headers=upstream.keep_override_headers,
+    )
+    return Destination(pool, sieve, upstream.targets[0].authority.encode(), upstream.preserve_host)
+
+
+def _limits(config: Config) -> Limits:
+    limits = config.rate_limits
+    return Limits(
+        login_per_account=_rule("login-account", limits.login.per_account),
+        login_per_address=_rule("login-address", limits.login.per_address),
+        refresh_per_address=_rule("refresh-address", limits.refresh.per_address),
+    )
+
+
+def _rule(name: str, rate: Rate) -> Rule:
+    return Rule(rate.amount, rate.seconds, name)
+
+
+def _address_of(clients: ClientAddresses) -> Callable[[Scope], Address | None]:
+    return lambda scope: clients.of(_head(scope)).address
+
+
+def _head(scope: Scope) -> Head:
+    """As much of a request's head as tells who sent it."""
+    peer = scope["client"][0] if scope.get("client") else None
+    return Head(scope["method"], scope["raw_path"], scope["headers"], "1.1", scope["scheme"], peer)
+
+
+def _watch(
+    metrics: Metrics, pools: Mapping[str, Pool], cutoffs: Cutoffs, health: Health, outlet: Outlet
+) -> None:
+    for name, pool in pools.items():
+        metrics.watch_pool(name, pool)
+    metrics.watch_cutoffs(cutoffs)
+    metrics.watch_ready(lambda: health.ready)
+    metrics.watch_log(lambda: outlet.dropped)
