@@ -21,7 +21,7 @@ def canonical_email(text: str) -> str:
     fine) and strict about what could break a header, a log line or a comparison.
     """
     email = fold(text)
-    local, at, domain = email.rpartition("@")
+    local, at, domain = email.partition("@")
     if not (local and at and domain) or "@" in domain or not _harmless(email):
         raise InvalidField("The e-mail address is not valid.")
     return email

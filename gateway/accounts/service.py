@@ -188,7 +188,7 @@ class Accounts:
         *,
         is_admin: bool = False,
         roles: tuple[str, ...] = (),
-        actor: str = "",
+        actor: str | None = None,
     ) -> User:
         """Raises InvalidField, EmailTaken."""
         email, roles = canonical_email(email), users.checked_roles(roles)
@@ -215,7 +215,7 @@ class Accounts:
             raise NotFound("There is no such user.")
         return account.user
 
-    async def update_user(self, user_id: str, changes: Changes, *, actor: str = "") -> User:
+    async def update_user(self, user_id: str, changes: Changes, *, actor: str | None = None) -> User:
         """The user as changed. Raises NotFound, InvalidField, EmailTaken, LastAdmin."""
         wanted = Changes(
             email=None if changes.email is None else canonical_email(changes.email),
@@ -232,7 +232,7 @@ class Accounts:
         edit = users.Edit(wanted, password_hash)
         return await self._ledgers.write(lambda ledger: users.update(ledger, user_id, edit, actor=actor))
 
-    async def delete_user(self, user_id: str, *, actor: str = "") -> None:
+    async def delete_user(self, user_id: str, *, actor: str | None = None) -> None:
         """The user and all their sessions. Raises NotFound, LastAdmin."""
         await self.get_user(user_id)
         await self._ledgers.write(lambda ledger: users.delete(ledger, user_id, actor=actor))
@@ -288,8 +288,8 @@ class Accounts:
             if not session.used_from(client):
                 ledger.note(GraceHit(user=session.user_id, session=session.id, address=client.address))
             return Granted(account.user, session)
-        _end_session(ledger, session.id, session.user_id, reason="reuse")
-        ledger.note(RefreshReused(user=session.user_id, session=session.id, address=client.address))
+        if _end_session(ledger, session.id, session.user_id, reason="reuse"):
+            ledger.note(RefreshReused(user=session.user_id, session=session.id, address=client.address))
         return InvalidRefreshToken()
 
     def _tokens(self, granted: Granted) -> Tokens:
@@ -329,7 +329,7 @@ def _alive(session: Session, user: User, now: float) -> bool:
 
 def _log_out(ledger: Ledger, claims: RefreshClaims, client: Client | None) -> None:
     if _end_session(ledger, claims.session, claims.user_id, reason="logout"):
-        address = client.address if client else ""
+        address = client.address if client else None
         ledger.note(LoggedOut(user=claims.user_id, session=claims.session, address=address))
 
 

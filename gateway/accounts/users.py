@@ -39,7 +39,13 @@ class Edit:
 
 
 def create(
-    ledger: Ledger, *, email: str, password_hash: str, is_admin: bool, roles: tuple[str, ...], actor: str
+    ledger: Ledger,
+    *,
+    email: str,
+    password_hash: str,
+    is_admin: bool,
+    roles: tuple[str, ...],
+    actor: str | None,
 ) -> User:
     """A taken address is refused by the database's own constraint, so two at once can't both succeed."""
     user = ledger.store.add_user(
@@ -49,7 +55,7 @@ def create(
     return user
 
 
-def update(ledger: Ledger, user_id: str, edit: Edit, *, actor: str) -> User:
+def update(ledger: Ledger, user_id: str, edit: Edit, *, actor: str | None) -> User:
     """Raises NotFound, LastAdmin, InvalidField."""
     before = _locked(ledger, user_id)
     after = _changed(before, edit.wanted)
@@ -70,7 +76,7 @@ def update(ledger: Ledger, user_id: str, edit: Edit, *, actor: str) -> User:
     return after
 
 
-def delete(ledger: Ledger, user_id: str, *, actor: str) -> None:
+def delete(ledger: Ledger, user_id: str, *, actor: str | None) -> None:
     """Raises NotFound, LastAdmin."""
     user = _locked(ledger, user_id)
     _keep_an_admin(ledger, user, None)
@@ -119,7 +125,9 @@ def _keep_an_admin(ledger: Ledger, before: User, after: User | None) -> None:
         raise LastAdmin
 
 
-def _note_update(ledger: Ledger, before: User, after: User, *, new_password: bool, actor: str) -> None:
+def _note_update(
+    ledger: Ledger, before: User, after: User, *, new_password: bool, actor: str | None | None
+) -> None:
     fields = ("email", "is_admin", "roles", "disabled")
     changed = tuple(name for name in fields if getattr(before, name) != getattr(after, name))
     if changed:

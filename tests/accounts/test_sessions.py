@@ -164,7 +164,11 @@ async def test_a_signed_token_of_someone_elses_session_is_refused(world: World) 
     claims = world.refresh_tokens.verify((await world.log_in()).refresh_token)
     for session in (claims.session, "no-such-session", "x" * 255):
         crossed = world.refresh_tokens.issue(
-            user_id=bob.id, session=session, generation=0, issued_at=claims.issued_at, expires_at=claims.expires_at
+            user_id=bob.id,
+            session=session,
+            generation=0,
+            issued_at=claims.issued_at,
+            expires_at=claims.expires_at,
         )
         with pytest.raises(InvalidRefreshToken):
             await world.accounts.refresh(crossed, HOME)
@@ -256,7 +260,9 @@ async def test_a_disabled_or_deleted_user_can_not_refresh(world: World) -> None:
 async def test_a_changed_password_ends_every_other_session(world: World) -> None:
     ann = await world.ann()
     mine, other, third = [await world.log_in() for _ in range(3)]
-    await world.accounts.change_password(world.principal(mine.access_token), PASSWORD, "another long password")
+    await world.accounts.change_password(
+        world.principal(mine.access_token), PASSWORD, "another long password"
+    )
     assert world.holds(mine.access_token)
     assert not world.holds(other.access_token)
     assert not world.holds(third.access_token)
@@ -277,9 +283,13 @@ async def test_a_session_that_just_expired_is_cut_off_too(world: World, clock: C
     late = await world.accounts.refresh(old.refresh_token, HOME)
     clock.now = world.refresh_tokens.verify(late.refresh_token).expires_at - 5
     last = await world.accounts.refresh(late.refresh_token, HOME)
-    await world.database.write(lambda c: c.exec_driver_sql(f"UPDATE sessions SET expires_at = {int(clock.now)}"))
+    await world.database.write(
+        lambda c: c.exec_driver_sql(f"UPDATE sessions SET expires_at = {int(clock.now)}")
+    )
     mine = await world.log_in()
-    await world.accounts.change_password(world.principal(mine.access_token), PASSWORD, "another long password")
+    await world.accounts.change_password(
+        world.principal(mine.access_token), PASSWORD, "another long password"
+    )
     assert not world.holds(last.access_token)
 
 
@@ -297,14 +307,18 @@ async def test_who_can_not_change_a_password(world: World) -> None:
         await world.accounts.change_password(me, PASSWORD, "another long password")
     await world.accounts.delete_user(ann.id)
     with pytest.raises(InvalidCredentials):
-        await world.accounts.change_password(world.principal(other.access_token), PASSWORD, "another long one")
+        await world.accounts.change_password(
+            world.principal(other.access_token), PASSWORD, "another long one"
+        )
 
 
 async def test_a_login_that_races_a_password_change_does_not_survive_it(world: World) -> None:
     await world.ann()
     mine = await world.log_in()
     logins = [asyncio.create_task(world.log_in()) for _ in range(8)]
-    await world.accounts.change_password(world.principal(mine.access_token), PASSWORD, "another long password")
+    await world.accounts.change_password(
+        world.principal(mine.access_token), PASSWORD, "another long password"
+    )
     for outcome in await asyncio.gather(*logins, return_exceptions=True):
         if isinstance(outcome, InvalidCredentials):
             continue

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import uuid
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -136,4 +137,5 @@ def migrate(url: str) -> None:
         await schema.upgrade(database)
         await database.close()
 
-    asyncio.run(upgrade())
+    with ThreadPoolExecutor(1) as thread:  # this one may have a running loop
+        thread.submit(asyncio.run, upgrade()).result()

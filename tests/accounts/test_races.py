@@ -1,0 +1,154 @@
+"""Rotation by threads and by processes at once, and by processes that are killed: one chain lives."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+
+from gateway.accounts.database import Database
+from gateway.errors import InvalidRefreshToken
+from tests.accounts import rotator
+from tests.accounts.world import GRACE, HOME, Clock, World
+
+pytestmark = pytest.mark.anyio
+
+ROUNDS = 100
+KILLS = 30
+
+# A server process that has imported everything once forks each child in milliseconds.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(
+    [
+        "tests.accounts.rotator",
+        "sqlalchemy.dialects.sqlite.pysqlite",
+        "sqlalchemy.dialects.postgresql.psycopg",
+        "psycopg",
+    ]
+)
+
+
+@contextmanager
+def child(work: Any, *arguments: str) -> Iterator[tuple[Any, Connection]]:
+    ours, theirs = processes.Pipe()
+    process = processes.Process(target=work, args=(*arguments, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield process, ours
+    finally:
+        ours.close()
+        process.join(10)
+        process.close()
+
+
+async def test_threads(world: World, url: str, clock: Clock) -> None:
+    """Two processes' worth of threads spend each token twice at the same moment."""
+    ann = await world.ann()
+    token = (await world.log_in()).refresh_token
+    other = World(Database(url, clock=clock), clock)
+    for generation in range(1, ROUNDS + 1):
+        won = await asyncio.gather(*(w.accounts.refresh(token, HOME) for w in (world, other)))
+        [token] = {tokens.refresh_token for tokens in won}
+        assert world.refresh_tokens.verify(token).generation == generation
+        clock.advance(GRACE + 1)
+    [row] = await world.rows(ann.id)
+    assert (row.generation, row.revoked_at) == (ROUNDS, None)
+    await other.close()
+
+
+async def test_many_at_once(world: World) -> None:
+    ann = await world.ann()
+    token = (await world.log_in()).refresh_token
+    won = await asyncio.gather(*(world.accounts.refresh(token, HOME) for _ in range(40)))
+    assert len({tokens.refresh_token for tokens in won}) == 1
+    [row] = await world.rows(ann.id)
+    assert (row.generation, row.revoked_at) == (1, None)
+
+
+async def test_reuse_racing_the_honest_client_kills_the_session_once(world: World, clock: Clock) -> None:
+    ann = await world.ann()
+    stolen = (await world.log_in()).refresh_token
+    current = (await world.accounts.refresh(stolen, HOME)).refresh_token
+    clock.advance(GRACE + 1)
+    await asyncio.gather(
+        *(world.accounts.refresh(token, HOME) for token in (stolen, current) * 5), return_exceptions=True
+    )
+    assert world.names().count("RefreshReused") == 1
+    [row] = await world.rows(ann.id)
+    assert row.revoked_reason == "reuse"
+
+
+async def test_a_logout_racing_refreshes_wins(world: World) -> None:
+    ann = await world.ann()
+    for _ in range(20):
+        token = (await world.log_in()).refresh_token
+        await asyncio.gather(
+            world.accounts.refresh(token, HOME),
+            world.accounts.log_out(token),
+            world.accounts.refresh(token, HOME),
+            return_exceptions=True,
+        )
+    assert all(row.revoked_reason == "logout" for row in await world.rows(ann.id))
+
+
+async def test_processes(url: str) -> None:
+    world = World(Database(url), time.time)
+    ann = await world.ann()
+    token = (await world.log_in()).refresh_token
+    with child(rotator.answer, url) as (_, one), child(rotator.answer, url) as (_, two):
+        pipes = (one, two)
+        for pipe in pipes:
+            assert pipe.recv() == "ready"
+        for generation in range(1, ROUNDS + 1):
+            for pipe in pipes:
+                pipe.send(token)
+            [token] = {pipe.recv() for pipe in pipes}
+            assert world.refresh_tokens.verify(token).generation == generation
+        for pipe in pipes:
+            pipe.send(None)
+    [row] = await world.rows(ann.id)
+    assert (row.generation, row.revoked_at) == (ROUNDS, None)
+    await world.close()
+
+
+async def test_a_process_killed_while_rotating_loses_no_session(url: str) -> None:
+    """The client has the last token it was told, or the one before if the answer was lost."""
+    world = World(Database(url), time.time)
+    ann = await world.ann()
+    token = (await world.log_in()).refresh_token
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    rotations = 0
+    for _ in range(KILLS):
+        with child(rotator.run_on, url, token) as (process, pipe):
+            for _ in range(chance.randrange(1, 6)):
+                token = pipe.recv()
+            time.sleep(chance.random() * 0.004)  # noqa: ASYNC251 a kill at any moment is the point
+            process.kill()
+            process.join()
+            while pipe.poll():
+                try:
+                    token = pipe.recv()
+                except EOFError:
+                    break
+        before = token
+        token = (await world.accounts.refresh(token, HOME)).refresh_token
+        generation = world.refresh_tokens.verify(token).generation
+        assert generation > rotations, seed
+        rotations = generation
+        again = (await world.accounts.refresh(before, HOME)).refresh_token
+        assert again == token, seed
+    [row] = await world.rows(ann.id)
+    assert (row.generation, row.revoked_at) == (rotations, None), seed
+    await world.accounts.log_out(token)
+    with pytest.raises(InvalidRefreshToken):
+        await world.accounts.refresh(token, HOME)
+    await world.close()
