@@ -124,7 +124,7 @@ class HeadReader:
             raise why(head) from error
         if not self._complete:
             self._parser = None
-            raise BadFraming(close=True)
+            raise why(head)
         if b" \r\n" in head or b"\t\r\n" in head:
             # llhttp leaves white space behind a value where it is.
             self._headers = [(name, value.rstrip(b" \t")) for name, value in self._headers]

@@ -211,10 +211,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if not cycle.body_complete or (self._buffer and not cycle.keep_alive):
+        if not cycle.body_complete or not cycle.keep_alive:
             self._linger()
-        elif not cycle.keep_alive:
-            self._close()
         else:
             self.flow.resume_reading()
             self.deadline = self.watch.clock() + self.terms.timeouts.keep_alive
