@@ -44,7 +44,8 @@ def policy(text: str) -> Policy:
     if "upstreams" in settings:
         del settings["upstream"]
         settings["upstreams"] = {
-            name: {"url": f"http://127.0.0.1:{9100 + index}"} for index, name in enumerate(settings["upstreams"])
+            name: {"url": f"http://127.0.0.1:{9100 + index}"}
+            for index, name in enumerate(settings["upstreams"])
         }
     built, problems = compiled(settings)
     assert built is not None, [str(problem) for problem in problems]
