@@ -76,7 +76,7 @@ def open_listeners(addresses: Iterable[Listen]) -> Listeners:
     listeners = Listeners()
     try:
         for address in addresses:
-            if address.path is not None:
+            if address.path:
                 _open_unix(Path(address.path), listeners)
             else:
                 _open_tcp(address.host or "", address.port or 0, listeners)
