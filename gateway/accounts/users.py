@@ -125,9 +125,7 @@ def _keep_an_admin(ledger: Ledger, before: User, after: User | None) -> None:
         raise LastAdmin
 
 
-def _note_update(
-    ledger: Ledger, before: User, after: User, *, new_password: bool, actor: str | None | None
-) -> None:
+def _note_update(ledger: Ledger, before: User, after: User, *, new_password: bool, actor: str | None) -> None:
     fields = ("email", "is_admin", "roles", "disabled")
     changed = tuple(name for name in fields if getattr(before, name) != getattr(after, name))
     if changed:

@@ -14,7 +14,7 @@ from gateway.accounts.feed import Feed
 from gateway.accounts.service import Changes
 from gateway.errors import Unavailable
 from gateway.identity.revocation import Cut
-from tests.accounts.world import ACCESS_TTL, HOME, LEEWAY, SESSION_MAX, Clock, World
+from tests.accounts.world import ACCESS_TTL, HOME, LEEWAY, PASSWORD, SESSION_MAX, Clock, World
 
 pytestmark = pytest.mark.anyio
 
@@ -36,9 +36,7 @@ async def test_every_kind_of_end_reaches_the_other_process(world: World, other: 
     await world.accounts.log_out(first.refresh_token)
     await feed.poll()
     assert [other.holds(s.access_token) for s in (first, second, third)] == [False, True, True]
-    await world.accounts.change_password(
-        world.principal(second.access_token), "correct horse battery", "x" * 12
-    )
+    await world.accounts.change_password(world.principal(second.access_token), PASSWORD, "x" * 12)
     await feed.poll()
     assert [other.holds(s.access_token) for s in (second, third)] == [True, False]
     await world.accounts.update_user(ann.id, Changes(roles=("a",)))

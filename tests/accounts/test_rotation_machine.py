@@ -93,7 +93,8 @@ class Rotation(RuleBasedStateMachine):
     @rule(login=logins, client=st.sampled_from([HOME, ELSEWHERE]), tabs=st.sampled_from([1, 1, 2, 5]))
     def refresh_the_newest(self, login: Login, client: Any, tabs: int) -> None:
         if not self.alive(login):
-            return self.expect_refused(login.tokens[-1])
+            self.expect_refused(login.tokens[-1])
+            return
         spent = login.tokens[-1]
         all_got = self.run(
             asyncio.wait_for(_all(self.world.accounts.refresh(spent, client) for _ in range(tabs)), 30)

@@ -25,6 +25,7 @@ LEEWAY = 10.0
 HOME = Client("192.0.2.1", "Firefox")
 ELSEWHERE = Client("198.51.100.7", "curl")
 PASSWORD = "correct horse battery"
+NEW_PASSWORD = "another long password"
 
 
 class Clock:
