@@ -39,6 +39,8 @@ INBOX_LIMIT = 64 * 1024
 POLICY_VIOLATION = 1008
 """WebSocket close code (RFC 6455 §7.4.1)."""
 
+_CLOSE = (b"connection", b"close")
+
 log = logging.getLogger(__name__)
 
 
@@ -67,6 +69,8 @@ class ProxyApp:
         if scope["type"] != "http":
             await _turn_away(scope, receive, send)
             return
+        if not scope["http_version"].startswith("1"):
+            send = _without_connection(send)
         head = _head_of(scope)
         if head is None:
             error = NotImplementedHere("This server does not hand on the path as it was sent.", close=True)
@@ -85,7 +89,7 @@ class ProxyApp:
                 judgement.error, request_id=judgement.request_id, token_sent=judgement.token_sent
             )
             if _announces_body(head):
-                _close_after(head, headers)
+                _close_after(headers)
             judgement.decided.status = status
             self._on_done(judgement.decided)
             await _answer(send, (status, headers, body))
@@ -182,7 +186,7 @@ class _AsgiPort:
         if status == 304:  # its length describes another answer; ASGI servers take it for this one's
             lines = [line for line in lines if line[0] != b"content-length"]
         if not self._uploaded:
-            _close_after(self._head, lines)
+            _close_after(lines)
         self._start = {"type": "http.response.start", "status": status, "headers": lines}
         self._wake()
 
@@ -233,12 +237,20 @@ class _AsgiPort:
         self._listener = asyncio.get_running_loop().create_task(self._listen())
 
     async def _listen(self) -> None:
-        """Take messages as long as there is room for them, until the client leaves."""
+        """Until the client leaves; a server that fails to say so is as good as gone."""
+        try:
+            await self._take_messages()
+        except Exception:
+            log.exception("the server failed to hand on the request")
+        if not self._exchange.done:
+            self._exchange.client_gone()
+            self._wake()
+
+    async def _take_messages(self) -> None:
+        """Take messages as long as there is room for them; returns when the client has left."""
         while not self._exchange.done:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self._exchange.client_gone()
-                self._wake()
                 return
             self._inbox.append(message)
             self._inbox_size += len(message.get("body", b""))
@@ -289,10 +301,21 @@ def _announces_body(head: Head) -> bool:
     )
 
 
-def _close_after(head: Head, lines: Headers) -> None:
+def _close_after(lines: Headers) -> None:
     """There is an unread body behind this request: the connection can't be used for a next one."""
-    if (b"connection", b"close") not in lines:
-        lines.append((b"connection", b"close"))
+    if _CLOSE not in lines:
+        lines.append(_CLOSE)
+
+
+def _without_connection(send: Send) -> Send:
+    """HTTP/2 and HTTP/3 know no Connection header (RFC 9113 §8.2.2), should the server speak them."""
+
+    async def send_without(message: Message) -> None:
+        if _CLOSE in message.get("headers", ()):
+            message = {**message, "headers": [line for line in message["headers"] if line != _CLOSE]}
+        await send(message)
+
+    return send_without
 
 
 async def _answer(send: Send, answer: tuple[int, Headers, bytes]) -> None:

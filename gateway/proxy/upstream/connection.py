@@ -59,7 +59,7 @@ class Home(Protocol):
         """The socket is connected."""
 
     def gone(self, connection: Connection) -> None:
-        """The socket is closed, or will be at once. Called exactly once."""
+        """The socket is closed, or will be at once. Called exactly once for each `opened`."""
 
 
 class Connection(asyncio.Protocol):
@@ -286,7 +286,8 @@ class Connection(asyncio.Protocol):
     def _leave(self) -> None:
         if not self.closed:
             self.closed = True
-            self._home.gone(self)
+            if self._transport is not None:
+                self._home.gone(self)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "busy" if self._owner else "idle"

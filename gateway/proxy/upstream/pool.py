@@ -86,11 +86,13 @@ class Pool:
         """The upstream's name in the configuration; for logs and metrics."""
         self.queue_timeout, self.response, self.idle = queue_timeout, response, idle
         """Seconds to wait: for a connection; for a response head; for the next bytes of a body."""
-        self.ticker = ticker or Ticker()
+        self.ticker = Ticker() if ticker is None else ticker
         """The clock of every deadline of this upstream."""
         self._connections, self._queue = connections, queue
         self._connect, self._keep_alive = connect, keep_alive
-        self._context = ssl_context or tls_context()
+        if ssl_context is None and any(server.tls for server in servers):
+            ssl_context = tls_context()
+        self._context = ssl_context
         self._targets = [_Target(server) for server in servers]
         self._by_server = {target.server: target for target in self._targets}
         self._turn = 0

@@ -36,8 +36,13 @@ class Server:
             raise ValueError(f"an upstream URL has a scheme, a host and a port, nothing else: {url!r}")
         return cls(parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme], tls=parts.scheme == "https")
 
-    async def open(self, protocol: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext) -> None:
-        """Connect; the protocol gets `connection_made`. Raises OSError (ssl.SSLError is one)."""
+    async def open(
+        self, protocol: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext | None
+    ) -> None:
+        """Connect; the protocol gets `connection_made`. `context` is for TLS and must be there then.
+
+        Raises OSError (ssl.SSLError is one).
+        """
         loop = asyncio.get_running_loop()
         if self.path is not None:
             await loop.create_unix_connection(protocol, self.path)

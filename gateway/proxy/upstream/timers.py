@@ -9,12 +9,15 @@ watched, nothing scheduled.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 INTERVAL = 0.2
 """Seconds between two looks: the error of every deadline, small beside the smallest of them."""
+
+log = logging.getLogger(__name__)
 
 
 class Watched(Protocol):
@@ -49,7 +52,10 @@ class Ticker:
         now = self.clock()
         for thing in tuple(self._watched):
             if thing in self._watched:
-                thing.tick(now)
+                try:
+                    thing.tick(now)
+                except Exception:  # a defect in one must not stop the clock of all others
+                    log.exception("%r failed to look at the clock", thing)
 
     def stop(self) -> None:
         """Forget everything; for the end of the process."""
@@ -59,12 +65,10 @@ class Ticker:
             self._handle = None
 
     def _fire(self) -> None:
-        self._handle = None
-        try:
-            self.tick()
-        finally:
-            if self._watched and self._handle is None:
-                self._handle = asyncio.get_running_loop().call_later(self._interval, self._fire)
+        self._handle = asyncio.get_running_loop().call_later(self._interval, self._fire)
+        self.tick()
+        if not self._watched:
+            self.stop()
 
     def __len__(self) -> int:
         return len(self._watched)
