@@ -258,6 +258,17 @@ async def test_a_caller_who_leaves_is_let_go(own_redis: RedisServer) -> None:
     await limiter.close()
 
 
+def test_a_limiter_may_be_made_before_there_is_a_loop(redis_url: str) -> None:
+    limiter = RateLimiter(redis_url, prefix=f"test-{uuid4()}", timeout=10)
+
+    async def story() -> None:
+        assert await limiter.hit(LOGIN, "ada") == YES
+        await asyncio.gather(*(limiter.hit(LOGIN, str(number)) for number in range(100)))
+        await limiter.close()
+
+    asyncio.run(story())
+
+
 def test_an_unknown_storage_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown storage for rate limits: mongodb://"):
         RateLimiter("mongodb://user:password@host")

@@ -53,7 +53,11 @@ class Outlet:
         self._target = target
         self._report = report
         self._schedule: Schedule | None = None
-        self._lock = threading.Lock()
+        self._home = 0
+        """The thread that may call `schedule`."""
+        # Reentrant: a finalizer that runs in the middle of a write may log as well.
+        self._lock = threading.RLock()
+        self._writing = False
         self._lines: list[bytes] = []
         self._size = 0
         self._due = False
@@ -67,7 +71,7 @@ class Outlet:
 
     def attach(self, schedule: Schedule | None) -> None:
         """From now on lines of `write` may wait and `schedule` says when they go out; None ends that."""
-        self._schedule = schedule
+        self._schedule, self._home = schedule, threading.get_ident()
 
     def write(self, line: bytes) -> None:
         """A line that may wait. To be called on the loop that `attach` was given."""
@@ -83,10 +87,15 @@ class Outlet:
         with self._lock:
             self._keep(line)
         self.flush()
+        if self._lines and threading.get_ident() == self._home:
+            self._flush_later()
 
     def flush(self) -> None:
         """Write what can be written now."""
         with self._lock:
+            if self._writing:
+                return
+            self._writing = True
             try:
                 self._stalled = not self._write_out()
             except OSError as error:
@@ -95,6 +104,8 @@ class Outlet:
                     self._give_up()
             except ValueError:  # a closed stream
                 self._give_up()
+            finally:
+                self._writing = False
 
     def close(self, *, patience: float = 1.0) -> None:
         """The last flush. A slow reader gets `patience` seconds, one that is gone none."""
@@ -137,14 +148,15 @@ class Outlet:
 
     def _write_lines(self) -> None:
         """As much as the target takes; the rest stays, whatever ends this."""
-        data = b"".join(self._lines)
-        done = 0
+        waiting, self._lines = self._lines, []
+        data, done = b"".join(waiting), 0
         try:
             while done < len(data) and self._target.writable():
                 done += self._target.write(data[done : _end_of_piece(data, done)])
         finally:
-            self._lines = [data[done:]] if done < len(data) else []
-            self._size = len(data) - done
+            if done < len(data):
+                self._lines.insert(0, data[done:])
+            self._size -= done
 
     def _give_up(self) -> None:
         self._gone = True

@@ -191,6 +191,42 @@ def test_closing_waits_a_little_for_a_slow_reader_and_not_for_ever() -> None:
     outlet.close(patience=0.02)
 
 
+def test_a_line_that_may_not_wait_but_must_is_tried_again() -> None:
+    reader = Reader(room=0)
+    outlet, timer = outlet_to(reader)
+    outlet.write_at_once(LINE)
+    assert len(timer.waiting) == 1
+    reader.room = 10**9
+    timer.fire()
+    assert reader.got == LINE
+
+
+def test_another_thread_leaves_the_loop_alone() -> None:
+    reader = Reader(room=0)
+    outlet, timer = outlet_to(reader)
+    thread = threading.Thread(target=outlet.write_at_once, args=(b"1\n",))
+    thread.start()
+    thread.join()
+    assert timer.waiting == []
+    reader.room = 10**9
+    outlet.write_at_once(b"2\n")
+    assert reader.got == b"1\n2\n"
+
+
+def test_a_finalizer_that_logs_in_the_middle_of_a_write_is_heard() -> None:
+    class Interrupted(Reader):
+        def write(self, data: bytes) -> int:
+            if b"finalizer" not in data and not self.got:
+                outlet.write_at_once(b"from a finalizer\n")
+            return super().write(data[:50])
+
+    reader = Interrupted()
+    outlet, _ = outlet_to(reader)
+    outlet.write_at_once(LINE)
+    assert reader.got == LINE + b"from a finalizer\n"
+    assert outlet.dropped == 0
+
+
 # -- real descriptors ---------------------------------------------------------------------------------------
 
 
