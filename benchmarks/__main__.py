@@ -1,8 +1,9 @@
 """`python -m benchmarks`: every program in turn, several rounds, medians and ratios.
 
-The machine is shared and noisy, so a number alone says little: programs take
+The machine may be shared and noisy, so a number alone says little: programs take
 turns within every round, and what counts is the ratio inside one run. Each
-program has core 0 for itself; wrk and the backend share core 1.
+program has core 0 for itself; wrk and the backend share core 1. The processor
+time per request is read from the kernel; it hardly feels the neighbours.
 """
 
 from __future__ import annotations
@@ -46,20 +47,22 @@ def _measure(
     environ = environment(folder)
     backend_port = free_port()
     _start(running, backend.command(backend_port, folder), backend_port, environ, LOAD_CORE)
-    ports: dict[str, int] = {}
+    ports: dict[str, tuple[int, int]] = {}
     token = ""
     for program in programs():
         own = folder / program.name
         own.mkdir()
         setting = Setting(free_port(), backend_port, own, environ)
-        _start(running, program.command(setting), setting.port, environ, PROGRAM_CORE)
-        ports[program.name] = setting.port
+        pid = _start(running, program.command(setting), setting.port, environ, PROGRAM_CORE)
+        ports[program.name] = setting.port, pid
         if program.name == "gateway":
             token = access_token(setting)
     rounds: dict[tuple[str, int], list[Measured]] = {}
     for name, connections in _turns(options, list(programs())):
+        port, pid = ports[name]
         found = put(
-            ports[name],
+            port,
+            pid=pid,
             token=token,
             path="/items?page=1",
             connections=connections,
@@ -67,7 +70,10 @@ def _measure(
             core=LOAD_CORE,
         )
         rounds.setdefault((name, connections), []).append(found)
-        print(f"  {name:<16} c={connections:<4} {found.requests_per_second:>9,.0f} req/s", file=sys.stderr)
+        print(
+            f"  {name:<16} c={connections:<4} {found.requests_per_second:>9,.0f}/s {found.cpu_us:>7.1f} us",
+            file=sys.stderr,
+        )
     return rounds
 
 
@@ -80,12 +86,14 @@ def _turns(options: argparse.Namespace, competing: list[Program]) -> Iterator[tu
 
 def _start(
     running: contextlib.ExitStack, command: list[str], port: int, environ: dict[str, str], core: int
-) -> None:
+) -> int:
+    """The process id: `taskset` becomes the program."""
     pinned = ["taskset", "-c", str(core), *command]
     process = subprocess.Popen(pinned, env=environ, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
     running.callback(process.wait)
     running.callback(process.terminate)
     wait_for(port, process)
+    return process.pid
 
 
 def _table(rounds: dict[tuple[str, int], list[Measured]], connections: list[int]) -> list[dict[str, object]]:
@@ -95,7 +103,7 @@ def _table(rounds: dict[tuple[str, int], list[Measured]], connections: list[int]
         base = _median(rounds[programs()[0].name, count], "requests_per_second")
         for program in programs():
             found = rounds[program.name, count]
-            row = {key: _median(found, key) for key in ("requests_per_second", "p50_ms", "p99_ms")}
+            row = {key: _median(found, key) for key in ("requests_per_second", "cpu_us", "p50_ms", "p99_ms")}
             ratio = row["requests_per_second"] / base
             failed = sum(m.failed for m in found)
             rows.append(
@@ -117,7 +125,7 @@ def _render(rows: list[dict[str, object]]) -> str:
     ]
     lines += [
         f"| {r['program']} | {r['connections']} | {r['requests_per_second']:,.0f} | {r['ratio']:.2f} "
-        f"| {r['p50_ms']:.2f} | {r['p99_ms']:.2f} | {r['failed']} |"
+        f"| {r['cpu_us']:.0f} | {r['p50_ms']:.2f} | {r['p99_ms']:.2f} | {r['failed']} |"
         for r in rows
     ]
     return "\n".join(lines)
