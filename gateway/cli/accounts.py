@@ -6,15 +6,16 @@ import asyncio
 import logging
 import os
 import secrets
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from gateway.cli.loading import settings
+from gateway.cli.output import complain, printable
+from gateway.errors import GatewayTimeout, Unavailable
 
 if TYPE_CHECKING:
     from gateway.accounts.database import Database
@@ -29,7 +30,7 @@ def with_accounts(config: Path, use: Callable[[Accounts], Awaitable[T]]) -> T:
     loaded = settings(config)
 
     async def work(database: Database) -> T:
-        await prepare(database)
+        await prepare(database, loaded)
         async with accounts(loaded, database) as opened:
             return await use(opened)
 
@@ -41,8 +42,6 @@ def with_database(loaded: Config, use: Callable[[Database], Awaitable[T]]) -> T:
     from gateway.accounts.database import Database
     from gateway.accounts.schema import SchemaMismatch
 
-    logging.basicConfig(format="gateway: %(message)s", stream=sys.stderr)
-
     async def work() -> T:
         database = Database(database_url(loaded))
         try:
@@ -50,10 +49,36 @@ def with_database(loaded: Config, use: Callable[[Database], Awaitable[T]]) -> T:
         finally:
             await database.close()
 
+    with listening(logging.getLogger("gateway.accounts")) as heard:
+        try:
+            return asyncio.run(work())
+        except (SchemaMismatch, ValueError) as error:
+            raise click.ClickException(str(error)) from None
+        except (Unavailable, GatewayTimeout) as error:
+            # The error is for clients and says little; what was logged for the operator says why.
+            raise click.ClickException(printable(heard[-1] if heard else error.detail)) from None
+
+
+class Hearing(logging.Handler):
+    """Keeps what is logged; a logger with a handler prints nothing by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(record.getMessage())
+
+
+@contextmanager
+def listening(logger: logging.Logger) -> Iterator[list[str]]:
+    """What is logged while the body runs."""
+    hearing = Hearing()
+    logger.addHandler(hearing)
     try:
-        return asyncio.run(work())
-    except (SchemaMismatch, ValueError) as error:
-        raise click.ClickException(str(error)) from None
+        yield hearing.heard
+    finally:
+        logger.removeHandler(hearing)
 
 
 def database_url(loaded: Config) -> str:
@@ -63,7 +88,7 @@ def database_url(loaded: Config) -> str:
         raise click.ClickException("accounts.database is not set; see `gateway check`") from None
 
 
-async def prepare(database: Database) -> None:
+async def prepare(database: Database, loaded: Config) -> None:
     """A new SQLite file gets its schema, as `run` would do; a schema in use is never changed in passing."""
     from gateway.accounts import schema
 
@@ -74,6 +99,13 @@ async def prepare(database: Database) -> None:
             "run `gateway db upgrade`"
         )
     await schema.prepare(database)
+    if found.current is None:
+        complain(f"made a new database: {sqlite_file(database_url(loaded))}")
+
+
+def sqlite_file(url: str) -> Path:
+    """Its whole path: a relative one starts at the working directory, which may be a surprise."""
+    return Path(url.removeprefix("sqlite:///")).absolute()
 
 
 @asynccontextmanager
@@ -81,7 +113,7 @@ async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts
     from gateway.accounts.passwords import Passwords
     from gateway.accounts.service import Accounts
     from gateway.identity.tokens import AccessTokens, RefreshTokens
-    from gateway.telemetry.audit import AuditTrail
+    from gateway.telemetry.audit import AuditTrail, to_log
 
     tokens = loaded.tokens
     passwords = Passwords(cost=loaded.accounts.bcrypt_cost)
@@ -101,10 +133,15 @@ async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts
             access_life=tokens.access.ttl + tokens.leeway,
             password_min_length=loaded.accounts.password.min_length,
             on_cut=lambda cut: None,  # a running gateway learns of it from the database
-            audit=AuditTrail([]).record,
+            audit=AuditTrail([to_log(write_audit_line)]).record,
         )
     finally:
         await passwords.close()
+
+
+def write_audit_line(line: bytes) -> None:
+    """To stderr: whoever collects what this command says has the same lines as from `run`."""
+    complain(line.decode().rstrip("\n"), dim=True)
 
 
 def actor() -> str:

@@ -9,10 +9,10 @@ import click
 
 from gateway.cli.loading import Examined, examine, line
 from gateway.cli.options import config_option, format_option
-from gateway.cli.output import printable, say, say_json
+from gateway.cli.output import counted, printable, say, say_json
 
 if TYPE_CHECKING:
-    from gateway.cli.proofs import Proof
+    from gateway.policy.prove import Result
 
 
 @click.command()
@@ -34,51 +34,46 @@ def check(config: Path, allow_unset: bool, output: str) -> int:
       gateway check --allow-unset -c deploy/gateway.yaml
     """
     examined = examine(config, allow_unset=allow_unset)
-    proofs = _proofs(examined)
-    fine = examined.policy is not None and not any(proof.failures for proof in proofs)
+    results = _prove(examined)
+    fine = examined.policy is not None and all(result.passed for result in results)
     if output == "json":
-        say_json(_as_json(examined, proofs, fine))
+        say_json(_as_json(examined, results, fine))
     else:
-        _report(config, examined, proofs)
+        _report(config, examined, results)
     return 0 if fine else 1
 
 
-def _proofs(examined: Examined) -> list[Proof]:
+def _prove(examined: Examined) -> list[Result]:
     if examined.config is None or examined.policy is None:
         return []
-    from gateway.cli.proofs import prove
+    from gateway.policy.compile import compile_tests
+    from gateway.policy.prove import prove
 
-    return prove(examined.config, examined.policy, examined.places)
+    return prove(examined.policy, compile_tests(examined.config, examined.places))
 
 
-def _report(config: Path, examined: Examined, proofs: list[Proof]) -> None:
+def _report(config: Path, examined: Examined, results: list[Result]) -> None:
     for problem in examined.problems:
         say(line(problem), fg="yellow" if problem.warning else "red")
     if examined.policy is None:
         return
-    for proof in proofs:
-        for failure in proof.failures:
-            say(printable(f"{proof.place}  tests[{proof.number}]: {proof.request}: {failure}"), fg="red")
-    say(f"{config}: {_summary(examined, proofs)}", fg="green" if _all_hold(proofs) else "red", bold=True)
+    failed = [result for result in results if not result.passed]
+    for result in failed:
+        say(printable(f"{result.test.place}  {result.complaint}"), fg="red")
+    say(f"{config}: {_summary(examined, results, failed)}", fg="red" if failed else "green", bold=True)
 
 
-def _summary(examined: Examined, proofs: list[Proof]) -> str:
+def _summary(examined: Examined, results: list[Result], failed: list[Result]) -> str:
     """`no mistakes, 1 warning, 1 test failed, 5 tests passed`."""
-    warnings, failed = len(examined.problems), sum(bool(proof.failures) for proof in proofs)
-    passed = len(proofs) - failed
-    return ", ".join(
-        ["no mistakes"]
-        + ([f"{warnings} {'warning' if warnings == 1 else 'warnings'}"] if warnings else [])
-        + ([f"{failed} {'test' if failed == 1 else 'tests'} failed"] if failed else [])
-        + ([f"{passed} {'test' if passed == 1 else 'tests'} passed"] if passed or not failed else [])
-    )
+    passed = len(results) - len(failed)
+    parts = ["no mistakes"]
+    parts += [counted(len(examined.problems), "warning")] if examined.problems else []
+    parts += [f"{counted(len(failed), 'test')} failed"] if failed else []
+    parts += [f"{counted(passed, 'test')} passed"] if passed or not failed else []
+    return ", ".join(parts)
 
 
-def _all_hold(proofs: list[Proof]) -> bool:
-    return not any(proof.failures for proof in proofs)
-
-
-def _as_json(examined: Examined, proofs: list[Proof], fine: bool) -> dict[str, Any]:
+def _as_json(examined: Examined, results: list[Result], fine: bool) -> dict[str, Any]:
     return {
         "ok": fine,
         "problems": [
@@ -94,12 +89,14 @@ def _as_json(examined: Examined, proofs: list[Proof], fine: bool) -> dict[str, A
         ],
         "tests": [
             {
-                "file": proof.place.file,
-                "line": proof.place.line,
-                "request": proof.request,
-                "passed": not proof.failures,
-                "failures": list(proof.failures),
+                "place": result.test.place,
+                "request": f"{result.test.method} {result.test.target}",
+                "as": result.test.caller,
+                "expect": result.test.expect,
+                "got": result.status,
+                "passed": result.passed,
+                "complaint": result.complaint,
             }
-            for proof in proofs
+            for result in results
         ],
     }

@@ -43,7 +43,7 @@ class LazyGroup(click.Group):
 
 
 def print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
-    from gateway.cli.main import version
+    from gateway.cli.version import version
 
     if asked and not ctx.resilient_parsing:
         click.echo(f"gateway {version()}")

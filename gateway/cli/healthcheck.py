@@ -103,5 +103,9 @@ def connect(listen: Listen, timeout: float) -> socket.socket:
         return socket.create_connection((host, listen.port), timeout)
     unix = socket.socket(socket.AF_UNIX)
     unix.settimeout(timeout)
-    unix.connect(listen.path)
+    try:
+        unix.connect(listen.path)
+    except OSError:
+        unix.close()
+        raise
     return unix

@@ -22,11 +22,11 @@ SECRET_BYTES = 48
 @click.command()
 @config_option
 def init(config: Path) -> None:
-    """Write gateway.yaml and .env where missing, and say what to do next.
+    """Write gateway.yaml and .env where missing.
 
     The .env is written beside the configuration, readable by you alone, with fresh secrets
     in it. A file that exists is left as it is; only a secret that an existing .env lacks is
-    added at its end.
+    added at its end. Says what to do next.
 
     \b
     Example:

@@ -30,6 +30,8 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     if arguments == ["--version"]:
+        from gateway.cli.version import version
+
         print(f"gateway {version()}")
         return FINE
     import click
@@ -51,17 +53,6 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         print(f"Error: {sentence(error)}", file=sys.stderr)
         return NO
-
-
-def version() -> str:
-    """The installed version; the number itself lives in pyproject.toml alone."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("auth-gateway")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def sentence(error: Exception) -> str:

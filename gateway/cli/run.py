@@ -51,10 +51,10 @@ def serve_until_stopped(config: Config, policy: Policy) -> int:
     from gateway.server.terms import Limits, Timeouts
     from gateway.telemetry import logs
 
-    outlet = logs.configure(sys.stdout)
     settings = config.server
-    gateway = app.build(config, policy, outlet=outlet)
+    outlet = logs.configure(sys.stdout)
     try:
+        gateway = app.build(config, policy, outlet=outlet)
         return server.serve(
             gateway.asgi,
             listen=settings.listen,
@@ -68,6 +68,8 @@ def serve_until_stopped(config: Config, policy: Policy) -> int:
             on_draining=gateway.health.drain,
             on_refused=gateway.refused,
         )
+    except ValueError as error:  # an address, a driver or a certificate that only now turns out wrong
+        raise click.ClickException(str(error)) from None
     finally:
         outlet.close()
 

@@ -20,6 +20,6 @@ def schema() -> None:
       # and in the first line of gateway.yaml:
       # yaml-language-server: $schema=gateway.schema.json
     """
-    from gateway.config.load import json_schema
+    from gateway.config.json_schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import MINIMAL, Command
+
+MISTAKES = Path(__file__).parent.parent / "data" / "mistakes"
+ROUTES = """\
+routes:
+  - {path: /admin/**, allow: admin}
+tests:
+  - {request: GET /admin/users, as: admin, expect: allow}
+  - {request: GET /admin/users, as: user, expect: 403, route: /admin/**}
+"""
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in MISTAKES.glob("*.yaml")))
+def test_every_known_mistake_is_printed_to_the_letter(
+    gateway: Command, site: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOT_AN_ADDRESS", "nowhere in particular")
+    monkeypatch.setenv("NOT_A_NUMBER", "many")
+    shutil.copy(MISTAKES / f"{name}.yaml", site / "gateway.yaml")
+    result = gateway("check")
+    assert result.out == (MISTAKES / f"{name}.txt").read_text()
+    assert (result.code, result.err) == (1, "")
+
+
+class TestARightFile:
+    def test_says_so_and_how_many_tests_hold(self, gateway: Command, site: Path) -> None:
+        (site / "gateway.yaml").write_text(MINIMAL + ROUTES)
+        result = gateway("check")
+        assert (result.code, result.err) == (0, "")
+        assert result.out == "gateway.yaml: no mistakes, 2 tests passed\n"
+
+    def test_without_tests(self, gateway: Command, site: Path) -> None:
+        assert gateway("check").out == "gateway.yaml: no mistakes, 0 tests passed\n"
+
+    def test_a_failing_test_is_shown_with_its_place_and_the_rule(self, gateway: Command, site: Path) -> None:
+        wrong = "  - {request: GET /admin/x, as: anonymous, expect: allow}\n"
+        (site / "gateway.yaml").write_text(MINIMAL + ROUTES + wrong)
+        result = gateway("check")
+        assert result.code == 1
+        assert result.out == (
+            "gateway.yaml:10:5  GET /admin/x as anonymous: expected allow, got 401 "
+            "(no_credential, routes[0] on line 6)\n"
+            "gateway.yaml: no mistakes, 1 test failed, 2 tests passed\n"
+        )
+
+    def test_a_warning_has_its_place_and_is_no_mistake(self, gateway: Command, site: Path) -> None:
+        (site / "gateway.yaml").write_text(MINIMAL + "routes: [{path: /**, allow: public}]\n")
+        result = gateway("check")
+        assert result.code == 0
+        assert result.out.startswith("gateway.yaml:5:")
+        assert result.out.endswith("gateway.yaml: no mistakes, 1 warning, 0 tests passed\n")
+
+
+def test_json_of_a_wrong_file(gateway: Command, site: Path) -> None:
+    (site / "gateway.yaml").write_text(MINIMAL + "rotes: []\n")
+    result = gateway("check", "--format", "json")
+    assert result.code == 1
+    told = json.loads(result.out)
+    assert (told["ok"], told["tests"]) == (False, [])
+    (problem,) = told["problems"]
+    assert problem.pop("sentence").startswith("unknown setting")
+    assert problem == {"file": "gateway.yaml", "line": 5, "column": 1, "path": "rotes", "warning": False}
+
+
+def test_json_of_a_right_file(gateway: Command, site: Path) -> None:
+    (site / "gateway.yaml").write_text(MINIMAL + ROUTES)
+    told = json.loads(gateway("check", "--format", "json").out)
+    assert (told["ok"], told["problems"]) == (True, [])
+    assert told["tests"][1] == {
+        "place": "gateway.yaml:9:5",
+        "request": "GET /admin/users",
+        "as": "user",
+        "expect": 403,
+        "got": 403,
+        "passed": True,
+        "complaint": None,
+    }
+
+
+def test_mistakes_in_the_rules_are_mistakes_of_the_file(gateway: Command, site: Path) -> None:
+    (site / "gateway.yaml").write_text(
+        MINIMAL + "routes:\n  - {path: /x, allow: admin}\n  - {path: /x, allow: public}\n"
+    )
+    result = gateway("check")
+    assert result.code == 1
+    assert "gateway.yaml:7:12  routes[1]: the same requests as routes[0] on line 6" in result.out
+
+
+def test_unset_secrets_where_that_is_fine(
+    gateway: Command, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JWT_ACCESS_SECRET")
+    assert gateway("check").code == 1
+    assert gateway("check", "--allow-unset").out == "gateway.yaml: no mistakes, 0 tests passed\n"
+
+
+@pytest.mark.parametrize(
+    "words", [("check",), ("run",), ("users", "list"), ("db", "check"), ("healthcheck",)]
+)
+def test_a_file_that_is_not_there(gateway: Command, folder: Path, words: tuple[str, ...]) -> None:
+    result = gateway(*words, "-c", "nowhere.yaml")
+    assert result.code == 1
+    assert "nowhere.yaml:1:1  there is no such file; `gateway init` writes one" in result.out + result.err
+    assert result.out + result.err == (result.out or result.err)
+    assert list(folder.iterdir()) == []
+
+
+def test_an_escape_sequence_in_the_file_cannot_drive_the_terminal(gateway: Command, site: Path) -> None:
+    (site / "gateway.yaml").write_text(MINIMAL + r'"\e[2J\u202e": 1' + "\n")
+    result = gateway("check")
+    assert "\\x1b[2J\\u202e" in result.out
+    assert "\x1b" not in result.out
+    assert "‮" not in result.out
+
+
+def test_it_touches_nothing(gateway: Command, site: Path) -> None:
+    gateway("check")
+    assert [path.name for path in site.iterdir()] == ["gateway.yaml"]
