@@ -237,7 +237,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _fresh_head(self, data: bytes) -> None:
         """The usual case: a whole head, alone, in one piece."""
-        if data.find(b"\r\n\r\n") == len(data) - 4 and data[:1] != b"\r":
+        if data.endswith(b"\r\n\r\n") and data.find(b"\r\n\r\n") == len(data) - 4 and data[:1] != b"\r":
             self._begin(data)
         else:
             self._buffer += data

@@ -85,12 +85,12 @@ class RawClient:
 
     async def closed(self) -> bytes:
         """Everything up to the end of the connection."""
-        seen = b""
+        seen = bytearray()
         async with asyncio.timeout(PATIENCE):
             with contextlib.suppress(ConnectionError):
                 while part := await self._reader.read(65536):
                     seen += part
-        return seen
+        return bytes(seen)
 
     async def read(self, amount: int) -> bytes:
         """Exactly so many bytes. Raises Closed."""
@@ -134,11 +134,11 @@ class RawClient:
         return await self.closed()
 
     async def _chunks(self) -> bytes:
-        body = b""
+        parts = []
         while size := int((await self._until(b"\r\n")).strip(), 16):
-            body += (await self.read(size + 2))[:-2]
+            parts.append((await self.read(size + 2))[:-2])
         await self._until(b"\r\n")
-        return body
+        return b"".join(parts)
 
     async def _until(self, end: bytes) -> bytes:
         try:
