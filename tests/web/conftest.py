@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -12,7 +15,6 @@ from typing import Any
 import bcrypt
 import httpx
 import pytest
-from gateway.telemetry.audit import Event
 from starlette.types import ASGIApp, Scope
 
 from gateway.accounts import schema
@@ -26,6 +28,7 @@ from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
 from gateway.ratelimit import RateLimiter, Rule
+from gateway.telemetry.audit import Event
 from gateway.web.attempts import Limits
 from gateway.web.auth import build_auth
 
@@ -95,14 +98,38 @@ class World:
         return [event for event in self.events if type(event).__name__ == name]
 
 
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database with an admin and a user: made once, copied for each test."""
+    path = tmp_path_factory.mktemp("web") / "begun.db"
+
+    async def begin() -> None:
+        async with running(path) as world:
+            await schema.prepare(world.database)
+            await world.accounts.create_user(ADMIN, PASSWORD, is_admin=True)
+            world.clock.now += 1  # accounts are listed in the order of their creation
+            await world.accounts.create_user(USER, PASSWORD, roles=("auditor", "analyst"))
+
+    asyncio.run(begin())
+    return path
+
+
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(begun: Path, tmp_path: Path) -> AsyncIterator[World]:
+    async with running(Path(shutil.copy(begun, tmp_path / "gateway.db"))) as world:
+        world.clock.now += 1
+        world.admin, world.user = (await world.accounts.list_users()).items
+        yield world
+
+
+@contextlib.asynccontextmanager
+async def running(path: Path) -> AsyncIterator[World]:
+    """A world on the database at `path`; closed at the end, its write-ahead log folded in."""
     clock = Clock()
     secrets = b"an access secret for tests only, 0123456789", b"a refresh secret for tests only, 0123456789"
     access = AccessTokens(secret=secrets[0], issuer="gateway", ttl=900, leeway=10, clock=clock)
     refresh = RefreshTokens(secret=secrets[1], issuer="gateway", leeway=10, clock=clock)
-    database = Database(f"sqlite:///{tmp_path / 'gateway.db'}", clock=clock)
-    await schema.prepare(database)
+    database = Database(f"sqlite:///{path}", clock=clock)
     passwords = Passwords(cost=4, threads=2)
     events: list[Event] = []
     cutoffs = Cutoffs()
@@ -120,10 +147,6 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     )
     limiter = RateLimiter(clock=clock)
     world = World(accounts, database, access, limiter, clock, cutoffs, events)
-    world.admin = await accounts.create_user(ADMIN, PASSWORD, is_admin=True)
-    clock.now += 1  # accounts are listed in the order of their creation
-    world.user = await accounts.create_user(USER, PASSWORD, roles=("auditor", "analyst"))
-    events.clear()
     world.app = build_auth(
         accounts=accounts,
         authenticate=world.authenticate,
@@ -160,9 +183,10 @@ def bcrypt_rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return runs
 
 
-def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """An error of ours, complete in every part that interface promises."""
-    assert (answer.status_code, answer.headers.get("x-gateway-error")) == (status, code), answer.text
+def assert_problem(answer: httpx.Response, status: int, code: str, about: object = "") -> dict[str, Any]:
+    """An error of ours, complete in every part that is promised. `about` tells one case of many."""
+    seen = (answer.status_code, answer.headers.get("x-gateway-error"))
+    assert seen == (status, code), f"{about!r}: {answer.text}"
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
     body: dict[str, Any] = json.loads(answer.text)

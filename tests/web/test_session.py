@@ -19,6 +19,12 @@ DEAD_TOKEN = (
     '"The access token is expired, revoked or not valid here. Refresh it or log in again."'
 )
 
+NO_REFRESH_TOKENS = ["", "x", "a.b.c", "é", "x" * 10_000, "."]
+
+OTHER_SCHEMES = ["Basic YWRhOnB3", "Token x", "", "bearertoken"]
+
+BAD_TOKENS = ["x", "", "a.b.c", "\xff", "a.b.c.d.e", "x" * 9000]
+
 
 async def attempt(world: World, email: str = USER, password: str = "wrong") -> httpx.Response:
     return await world.http.post("/auth/login", json={"email": email, "password": password})
@@ -193,11 +199,11 @@ class TestRefresh:
         principal = world.access.verify(answer.json()["accessToken"].encode())
         assert (principal.is_admin, principal.roles) == (True, ("boss",))
 
-    @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é", "x" * 10_000, "."])
-    async def test_what_is_no_refresh_token_is_refused(self, world: World, token: str) -> None:
-        answer = await world.http.post("/auth/refresh", json={"refreshToken": token})
-        assert_problem(answer, 401, "invalid_refresh_token")
-        assert answer.headers["www-authenticate"] == CHALLENGE
+    async def test_what_is_no_refresh_token_is_refused(self, world: World) -> None:
+        for token in NO_REFRESH_TOKENS:
+            answer = await world.http.post("/auth/refresh", json={"refreshToken": token})
+            assert_problem(answer, 401, "invalid_refresh_token", token)
+            assert answer.headers["www-authenticate"] == CHALLENGE
 
     async def test_an_access_token_is_no_refresh_token_and_the_other_way_round(self, world: World) -> None:
         tokens = await world.log_in()
@@ -241,18 +247,18 @@ class TestMe:
         assert_problem(answer, 401, "not_logged_in")
         assert answer.headers["www-authenticate"] == CHALLENGE
 
-    @pytest.mark.parametrize("header", ["Basic YWRhOnB3", "Token x", "", "bearertoken"])
-    async def test_another_scheme_is_no_credential(self, world: World, header: str) -> None:
-        answer = await world.http.get("/auth/me", headers={"authorization": header})
-        assert_problem(answer, 401, "not_logged_in")
+    async def test_another_scheme_is_no_credential(self, world: World) -> None:
+        for header in OTHER_SCHEMES:
+            answer = await world.http.get("/auth/me", headers={"authorization": header})
+            assert_problem(answer, 401, "not_logged_in", header)
 
-    @pytest.mark.parametrize("token", ["x", "", "a.b.c", "\xff", "a.b.c.d.e", "x" * 9000])
-    async def test_a_bad_token_is_named_as_such(self, world: World, token: str) -> None:
-        answer = await world.http.get(
-            "/auth/me", headers=[(b"authorization", b"Bearer " + token.encode("latin-1"))]
-        )
-        assert_problem(answer, 401, "invalid_token")
-        assert answer.headers["www-authenticate"] == DEAD_TOKEN
+    async def test_a_bad_token_is_named_as_such(self, world: World) -> None:
+        for token in BAD_TOKENS:
+            answer = await world.http.get(
+                "/auth/me", headers=[(b"authorization", b"Bearer " + token.encode("latin-1"))]
+            )
+            assert_problem(answer, 401, "invalid_token", token)
+            assert answer.headers["www-authenticate"] == DEAD_TOKEN
 
     async def test_two_credentials_are_one_too_many(self, world: World) -> None:
         good = (await world.bearer())["authorization"]
