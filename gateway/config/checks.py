@@ -311,9 +311,11 @@ def _upstream(path: Steps, upstream: Upstream) -> Iterator[Finding]:
         yield Finding((*path, "urls"), 'is given besides "url"; keep one of them')
     if not upstream.targets:
         yield Finding(path, 'needs a "url"')
+    seen: set[UpstreamUrl] = set()
     for index, url in enumerate(upstream.urls):
-        if url in upstream.urls[:index]:
+        if url in seen:
             yield Finding((*path, "urls", index), f"{url} is named twice")
+        seen.add(url)
     schemes = {url.scheme for url in upstream.targets}
     if "https" in schemes and len(schemes) > 1:
         yield Finding((*path, "urls"), "mixes https:// with others; instances of one backend are equal")

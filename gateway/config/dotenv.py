@@ -27,10 +27,12 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 def read_dotenv(path: Path) -> tuple[dict[str, str], list[Problem]]:
     """The variables of `path`, or none if there is no such file."""
-    if not path.exists():
-        return {}, []
     try:
+        if not path.exists():
+            return {}, []
         return parse_dotenv(read(path), str(path))
+    except OSError:
+        return {}, []  # nothing beside it can be read either, and the reader of that says so
     except Refused as refused:
         return {}, [refused.problem]
 

@@ -235,9 +235,11 @@ def _filled_list(value: Any) -> Any:
 def no_repetition(items: tuple[Any, ...]) -> tuple[Any, ...]:
     if not items:
         raise ValueError("can't be empty")
+    seen: set[Any] = set()
     for item in items:
-        if items.count(item) > 1:
+        if item in seen:
             raise ValueError(f"names {item} twice")
+        seen.add(item)
     return items
 
 

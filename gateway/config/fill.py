@@ -62,10 +62,19 @@ def _value(match: re.Match[str], variables: Mapping[str, str], folder: Path) -> 
     if not _NAME.fullmatch(name):
         raise ValueError(f"can't fill in {match[0]}; {_FORMS}")
     if has_default:
-        return variables.get(name) or default
+        return _utf8(variables.get(name) or default, name)
     if name not in variables:
         raise Missing(f"the variable {name} is not set, neither in the environment nor in .env")
-    return variables[name]
+    return _utf8(variables[name], name)
+
+
+def _utf8(value: str, name: str) -> str:
+    """Bytes of the environment that are no UTF-8 arrive as lone surrogates (PEP 383)."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the variable {name} is not text in UTF-8") from None
+    return value
 
 
 def _file(name: str, folder: Path) -> str:

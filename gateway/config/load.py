@@ -58,7 +58,7 @@ def load(path: Path, *, environ: Mapping[str, str] | None = None, allow_unset: b
 
     With `allow_unset`, secrets whose variable is missing become `UnsetSecret`. Never raises.
     """
-    dotenv, problems = read_dotenv(path.with_name(".env"))
+    dotenv, problems = read_dotenv(path.parent / ".env")
     variables = {**dotenv, **(os.environ if environ is None else environ)}
     try:
         text = read(path)

@@ -55,9 +55,8 @@ class Problem:
     """Worth a look, but the file is valid."""
 
     def __str__(self) -> str:
-        return (
-            f"{self.place}  {self.path}: {self.sentence}" if self.path else f"{self.place}  {self.sentence}"
-        )
+        words = f"{self.path}: {self.sentence}" if self.path else self.sentence
+        return _printable(f"{self.place}  {words}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,10 +295,7 @@ class _Composer:
 
     def _steps(self) -> Steps:
         """The path to whatever is being read now."""
-        steps = (
-            len(at.node.items) if isinstance(at.node, Sequence) else at.key and at.key[0] for at in self._open
-        )
-        return tuple(step for step in steps if step is not None)
+        return tuple(step for at in self._open if (step := at.step()) is not None)
 
 
 @dataclass(slots=True)
@@ -339,6 +335,11 @@ def _step(node: Node | None, step: Step) -> Node | None:
 
 def _position(event: Any) -> tuple[int, int]:
     return event.start_mark.line + 1, event.start_mark.column + 1
+
+
+def _printable(text: str) -> str:
+    """One line that no terminal takes for a command: keys and values may hold anything."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _short(text: str) -> str:

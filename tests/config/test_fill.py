@@ -61,6 +61,12 @@ def test_no_value_can_be_more_than_one_value(loaded: Write, value: str) -> None:
     assert config.routes == ()
 
 
+@pytest.mark.parametrize("placeholder", ["${V}", "${V:-x}"])
+def test_an_environment_that_is_not_text(loaded: Write, placeholder: str) -> None:
+    (problem,) = loaded(f"server: {{public_url: '{placeholder}'}}\n", base=BASE, V="\udcff").problems
+    assert problem.sentence == "the variable V is not text in UTF-8"
+
+
 def test_an_escaped_placeholder_stays(loaded: Write) -> None:
     text = (
         TOKENS.replace("tokens:", "tokens:\n  issuer: a$${B}${C}$D$$") + "upstream: http://127.0.0.1:9000\n"

@@ -31,6 +31,16 @@ def test_a_name_the_system_refuses(folder: Path) -> None:
     assert _only(Path("x" * 300)).endswith("can't be read: file name too long")
 
 
+def test_odd_paths_are_no_exception(folder: Path) -> None:
+    for path in ("/", ".", "..", "x" * 300 + "/gateway.yaml", "/dev/null/gateway.yaml"):
+        assert load(Path(path), environ={}).config is None
+
+
+def test_a_message_is_one_printable_line(loaded: Write) -> None:
+    (problem,) = loaded('"a\\nb\\e[31m": 1\n', base=BASE).problems
+    assert str(problem).startswith(r"gateway.yaml:5:1  a\nb\x1b[31m: unknown setting")
+
+
 def test_a_name_with_a_zero_byte(folder: Path) -> None:
     assert source._reason(ValueError("embedded null byte")) == "a bad file name"
 

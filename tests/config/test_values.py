@@ -13,8 +13,18 @@ from gateway.config.values import Listen, Rate, UpstreamUrl
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("0", 0), ("512B", 512), ("8KiB", 8192), ("10 MiB", 10 << 20), ("1GiB", 1 << 30), ("2kB", 2000)]
-    + [("2MB", 2_000_000), ("2GB", 2 * 10**9), (77, 77), ("77", 77)],
+    [
+        ("0", 0),
+        ("512B", 512),
+        ("8KiB", 8192),
+        ("10 MiB", 10 << 20),
+        ("1GiB", 1 << 30),
+        ("2kB", 2000),
+        ("2MB", 2_000_000),
+        ("2GB", 2 * 10**9),
+        (77, 77),
+        ("77", 77),
+    ],
 )
 def test_sizes(text: Any, size: int) -> None:
     assert values.parse_size(text) == size
@@ -66,8 +76,9 @@ def test_a_duration_needs_its_unit(number: float) -> None:
         ("5 / minutes", Rate(5, 60)),
         ("100/10s", Rate(100, 10)),
         ("1/2hours", Rate(1, 7200)),
-    ]
-    + [("1/day", Rate(1, 86400)), ("7/h", Rate(7, 3600))],
+        ("1/day", Rate(1, 86400)),
+        ("7/h", Rate(7, 3600)),
+    ],
 )
 def test_rates(text: str, rate: Rate) -> None:
     assert values.parse_rate(text) == rate
@@ -137,7 +148,7 @@ def test_no_upstream_urls(text: str, words: str) -> None:
     "url", ["https://user:hunter2@h", "http://hunter2@h/x?y", "ftp://u:hunter2@h", "x hunter2@h"]
 )
 def test_a_url_with_a_password_is_never_quoted(url: str) -> None:
-    with pytest.raises(ValueError, match=".") as refused:
+    with pytest.raises(ValueError, match=r".") as refused:
         values.parse_upstream_url(url)
     assert "hunter2" not in str(refused.value)
 
@@ -156,7 +167,7 @@ def test_public_urls(text: str, url: str) -> None:
 
 @pytest.mark.parametrize("text", [None, 7, "https://a/b", "https://a..b", "a"])
 def test_no_public_urls(text: Any) -> None:
-    with pytest.raises(ValueError, match="URL|path|host|begin"):
+    with pytest.raises(ValueError, match=r"URL|path|host|begin"):
         values.parse_public_url(text)
 
 
@@ -167,8 +178,22 @@ def test_host_patterns(text: Any) -> None:
     if text == "xn--bcher-kva.example":
         assert values.parse_host_pattern(text) == text
         return
-    with pytest.raises(ValueError, match="host|port|xn--"):
+    with pytest.raises(ValueError, match=r"host|port|xn--"):
         values.parse_host_pattern(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "authority"),
+    [
+        ("http://a", "a"),
+        ("http://a:443", "a:443"),
+        ("https://[::1]", "[::1]"),
+        ("https://[::1]:80", "[::1]:80"),
+        ("unix:/run/a.sock", "localhost"),
+    ],
+)
+def test_what_a_host_header_says_of_an_upstream(url: str, authority: str) -> None:
+    assert values.parse_upstream_url(url).authority == authority
 
 
 def test_one_email_has_one_form() -> None:
@@ -177,8 +202,16 @@ def test_one_email_has_one_form() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [("x", '"x"'), (True, "true"), (None, "nothing"), ({}, "a mapping"), ((), "a list"), (1.5, "1.5")]
-    + [("x" * 61, f'"{"x" * 60}…"'), (Filled("hunter2", "${PW}"), '"${PW}"')],
+    [
+        ("x", '"x"'),
+        (True, "true"),
+        (None, "nothing"),
+        ({}, "a mapping"),
+        ((), "a list"),
+        (1.5, "1.5"),
+        ("x" * 61, f'"{"x" * 60}…"'),
+        (Filled("hunter2", "${PW}"), '"${PW}"'),
+    ],
 )
 def test_how_a_message_quotes_a_value(value: Any, shown: str) -> None:
     assert show(value) == shown
