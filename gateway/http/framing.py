@@ -7,6 +7,7 @@ that the gateway is as strict behind any other ASGI server.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from gateway.errors import BadFraming, BadHost
 from gateway.http.head import Headers
@@ -15,34 +16,54 @@ CHUNKED = None
 """A body whose length is not known beforehand."""
 
 
-def body_length(headers: Headers, *, http_version: str) -> int | None:
-    """Bytes of the request body: 0 for none, or CHUNKED. Raises BadFraming (RFC 9112 §6.3)."""
-    lengths = []
-    codings = []
+class Framing(NamedTuple):
+    """What the head says of where the request goes and where it ends."""
+
+    host: bytes
+    """The one Host header; b"" for an HTTP/1.0 request without it."""
+    body: int | None
+    """Bytes of the body: 0 for none, or CHUNKED."""
+    announced: bool
+    """There was a Content-Length, were it 0."""
+
+
+def read_framing(headers: Headers, *, http_version: str) -> Framing:
+    """One pass over the head. Raises BadHost (RFC 9112 §3.2) and BadFraming (§6.3)."""
+    hosts: list[bytes] = []
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
     for name, value in headers:
+        # The length comes first because it is cheaper than folding every name of every request.
         size = len(name)
-        if size == 14 and name.lower() == b"content-length":
+        if size == 4 and name.lower() == b"host":
+            hosts.append(value)
+        elif size == 14 and name.lower() == b"content-length":
             lengths.append(value)
         elif size == 17 and name.lower() == b"transfer-encoding":
             codings.append(value)
+    return Framing(_host(hosts, http_version), body_length(lengths, codings, http_version), bool(lengths))
+
+
+def body_length(lengths: list[bytes], codings: list[bytes], http_version: str) -> int | None:
+    """From the values of Content-Length and Transfer-Encoding: bytes, or CHUNKED. Raises BadFraming."""
     if codings:
         _check_chunked(codings, lengths, http_version)
         return CHUNKED
-    if not lengths:
-        return 0
-    if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
-        raise BadFraming("Send one Content-Length of decimal digits.", close=True)
-    return int(lengths[0])
+    return _length(lengths) if lengths else 0
 
 
-def host_of(headers: Headers, *, http_version: str) -> bytes:
-    """The one Host header; b"" for an HTTP/1.0 request without it. Raises BadHost (RFC 9112 §3.2)."""
-    hosts = [value for name, value in headers if len(name) == 4 and name.lower() == b"host"]
+def _host(hosts: list[bytes], http_version: str) -> bytes:
     if not hosts and http_version == "1.0":
         return b""
     if len(hosts) != 1 or not valid_host(hosts[0]):
         raise BadHost(close=True)
     return hosts[0]
+
+
+def _length(lengths: list[bytes]) -> int:
+    if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+        raise BadFraming("Send one Content-Length of decimal digits.", close=True)
+    return int(lengths[0])
 
 
 def valid_host(value: bytes) -> bool:

@@ -100,6 +100,8 @@ def encode_value(text: str) -> bytes:
     >>> encode_value("jo é@example.com")
     b'jo%20%C3%A9@example.com'
     """
+    if _PLAIN.fullmatch(text):
+        return text.encode()
     return quote_from_bytes(text.encode("utf-8", "surrogatepass"), safe=_VISIBLE).encode()
 
 
@@ -165,6 +167,7 @@ _RENDERERS: dict[str, IdentityLines] = {
 }
 
 _NOT_ALPHANUMERIC = re.compile(rb"[^0-9a-z]")
+_PLAIN = re.compile(r"[!-$&-~]*")
 _VISIBLE = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) != "%")
 _MEMO_SIZE = 4096
 """Header names remembered per upstream; real traffic has a few dozen."""

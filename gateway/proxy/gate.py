@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from gateway.errors import BodyTooLarge, GatewayError, InvalidToken, MethodNotAllowed
 from gateway.http.client_address import Client, ClientAddresses
-from gateway.http.framing import CHUNKED, body_length, host_of
+from gateway.http.framing import CHUNKED, Framing, read_framing
 from gateway.http.head import Head, Headers
 from gateway.http.identity_headers import HeaderSieve, IdentityLines
 from gateway.identity.credentials import find_bearer
@@ -88,15 +88,14 @@ class Gate:
         return principal
 
     def _judge(self, head: Head, client: Client, decided: Decided) -> Judgement:
-        host = host_of(head.headers, http_version=head.http_version)
-        body = body_length(head.headers, http_version=head.http_version)
+        framing = read_framing(head.headers, http_version=head.http_version)
         if head.method in _NEVER:
             raise MethodNotAllowed(allow=_METHODS)
         principal, bad_token = self._caller(head.headers)
         decision = decide(
             self._policy,
             method=head.method,
-            host=host,
+            host=framing.host,
             path=head.path,
             principal=principal,
             address=client.address,
@@ -108,10 +107,10 @@ class Gate:
             unproven = bad_token if decision.verdict is Verdict.UNAUTHENTICATED else None
             token_sent = principal is not None or bad_token is not None
             return Refuse(unproven or decision.error, token_sent, decided.request_id, decided)
-        if body is not CHUNKED and body > self._body_limit:
+        if framing.body is not CHUNKED and framing.body > self._body_limit:
             raise BodyTooLarge(close=True)
         decided.verdict = "allow"
-        return self._forward(head, host, body, client, principal, decision, decided)
+        return self._forward(head, framing, client, principal, decision, decided)
 
     def _caller(self, headers: Headers) -> tuple[Principal | None, InvalidToken | None]:
         """A token that does not hold is kept as a value: on a public route it counts as none."""
@@ -123,14 +122,14 @@ class Gate:
     def _forward(
         self,
         head: Head,
-        host: bytes,
-        body: int | None,
+        framing: Framing,
         client: Client,
         principal: Principal | None,
         decision: Decision,
         decided: Decided,
     ) -> Forward:
         destination = self._destinations[decision.route.upstream]
+        host, body = framing.host, framing.body
         query = head.target[len(head.path) :]
         lines = [
             b"%b %b%b HTTP/1.1\r\n" % (head.method.encode(), decision.path, query),
@@ -139,7 +138,7 @@ class Gate:
             _forwarded_lines(host, client),
             _trace_lines(head, client, decided.request_id),
             self._identity(principal) if principal else b"",
-            _framing_line(body, head.headers),
+            _framing_line(framing),
             b"\r\n",
         ]
         return Forward(
@@ -173,12 +172,12 @@ def _forwarded_lines(host: bytes, client: Client) -> bytes:
     return lines
 
 
-def _framing_line(body: int | None, headers: Headers) -> bytes:
+def _framing_line(framing: Framing) -> bytes:
     """`Content-Length: 0` is sent on if the client said so: some backends insist on it for POST."""
-    if body is CHUNKED:
+    if framing.body is CHUNKED:
         return b"Transfer-Encoding: chunked\r\n"
-    if body or any(name.lower() == b"content-length" for name, _ in headers):
-        return b"Content-Length: %d\r\n" % body
+    if framing.announced:
+        return b"Content-Length: %d\r\n" % framing.body
     return b""
 
 

@@ -148,7 +148,9 @@ class HeadReader:
         if len(decisive) == 1 and decisive[0][0] == b"host":
             return decisive[0][1], 0, version == "1.1", False
         host: bytes | None = None
-        framed = upgrade = expects = False
+        upgrade = expects = False
+        lengths: list[bytes] = []
+        codings: list[bytes] = []
         options: set[bytes] = set()
         for name, value in decisive:
             if name == b"host":
@@ -161,12 +163,14 @@ class HeadReader:
                 upgrade = True
             elif name == b"expect":
                 expects = _expects_continue(value, version)
+            elif name == b"content-length":
+                lengths.append(value)
             else:
-                framed = True
+                codings.append(value)
         # RFC 9110 §7.8: an Upgrade without the Connection option, or on HTTP/1.0, is no upgrade.
         if upgrade and b"upgrade" in options and version == "1.1":
             raise NotImplementedHere("The gateway does not switch protocols.", close=True)
-        body = body_length(decisive, http_version=version) if framed else 0
+        body = body_length(lengths, codings, version)
         return host, body, version == "1.1" and b"close" not in options, expects and body != 0
 
 

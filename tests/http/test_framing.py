@@ -5,19 +5,33 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import BadFraming, BadHost
-from gateway.http.framing import CHUNKED, body_length, host_of, valid_host
+from gateway.http.framing import CHUNKED, Framing, read_framing, valid_host
+from gateway.http.head import Headers
+
+
+def body_of(headers: Headers, *, http_version: str) -> int | None:
+    return read_framing([(b"host", b"a"), *headers], http_version=http_version).body
+
+
+def host_of(headers: Headers, *, http_version: str) -> bytes:
+    return read_framing(headers, http_version=http_version).host
 
 
 def test_a_request_without_framing_headers_has_no_body() -> None:
-    assert body_length([(b"accept", b"*/*")], http_version="1.1") == 0
+    assert body_of([(b"accept", b"*/*")], http_version="1.1") == 0
+
+
+def test_an_announced_length_of_nothing_is_remembered() -> None:
+    headers = [(b"Host", b"a"), (b"Content-Length", b"0")]
+    assert read_framing(headers, http_version="1.1") == Framing(b"a", 0, True)
 
 
 def test_a_length_is_taken_at_its_word() -> None:
-    assert body_length([(b"Content-Length", b"17")], http_version="1.1") == 17
+    assert body_of([(b"Content-Length", b"17")], http_version="1.1") == 17
 
 
 def test_chunked_is_a_body_of_unknown_length() -> None:
-    assert body_length([(b"Transfer-Encoding", b" Chunked ")], http_version="1.1") is CHUNKED
+    assert body_of([(b"Transfer-Encoding", b" Chunked ")], http_version="1.1") is CHUNKED
 
 
 @pytest.mark.parametrize(
@@ -25,7 +39,7 @@ def test_chunked_is_a_body_of_unknown_length() -> None:
 )
 def test_an_odd_length_is_refused(length: bytes) -> None:
     with pytest.raises(BadFraming) as refused:
-        body_length([(b"content-length", length)], http_version="1.1")
+        body_of([(b"content-length", length)], http_version="1.1")
     assert refused.value.close
 
 
@@ -41,12 +55,12 @@ def test_an_odd_length_is_refused(length: bytes) -> None:
 )
 def test_two_ways_to_read_a_length_are_refused(headers: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(BadFraming):
-        body_length(headers, http_version="1.1")
+        body_of(headers, http_version="1.1")
 
 
 def test_http_1_0_knows_no_chunks() -> None:
     with pytest.raises(BadFraming):
-        body_length([(b"transfer-encoding", b"chunked")], http_version="1.0")
+        body_of([(b"transfer-encoding", b"chunked")], http_version="1.0")
 
 
 def test_the_host_is_the_one_that_was_sent() -> None:
