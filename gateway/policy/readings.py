@@ -74,8 +74,8 @@ def segments(reading: Reading) -> tuple[bytes, ...]:
     return tuple(part.replace(b"\0", b"/") for part in reading.split(b"/")[1:])
 
 
-Step = tuple[Callable[[Reading], object], Callable[[Reading], Reading]]
-"""Whether it changes anything, and how."""
+Step = tuple[Callable[[Reading], bool], Callable[[Reading], Reading]]
+"""Whether it may change anything, and how."""
 
 is_plain = re.compile(rb"/|(?:/[A-Za-z0-9_.~!$&'()*+,=:@|^\"<>{}`\[\]-]++(?<!\.))++/?").fullmatch
 """Nothing a step would change: no escapes, empty segments, `;`, `\\`, blanks, trailing dots, non-ASCII."""
@@ -94,7 +94,7 @@ def _closure(start: list[Reading], steps: tuple[Step, ...]) -> dict[Reading, Non
         reading = waiting.pop()
         if reading in found:
             continue
-        if _DOTS(reading):
+        if b"." in reading and _DOTS(reading):
             raise DotSegment
         found[reading] = None
         if len(found) > MAX_READINGS:
@@ -199,28 +199,39 @@ def _cut_at(sign: bytes) -> Callable[[Reading], Reading]:
     return lambda reading: reading.partition(sign)[0]
 
 
-def _step(applies: bytes, step: Callable[[Reading], Reading]) -> Step:
-    return re.compile(applies).search, step
+def _has(sign: bytes) -> Callable[[Reading], bool]:
+    return lambda reading: sign in reading
 
 
-_STEPS = (
-    _step(rb"\0", _split),
-    _step(rb"\\", _backslashes),
-    _step(rb"//", _merge),
-    _step(rb"\A//", _drop_authority),
-    _step(rb";", _drop_parameters),
-    _step(rb";[^/]*\Z", _drop_last_parameters),
-    _step(rb";", _cut_at(b";")),  # Shiro CVE-2020-1957, and every `uri.indexOf(';')`
-    _step(rb"\?", _cut_at(b"?")),
-    _step(rb"#", _cut_at(b"#")),
-    _step(_TRAIL.pattern, _drop_trail),
-    _step(_OVERLONG.pattern, _shorten),
-    _step(rb"[^\0-\x7f]", _compose),
+def _has_trail(reading: Reading) -> bool:
+    return b"./" in reading or b" /" in reading or reading.endswith((b".", b" "))
+
+
+def _has_overlong(reading: Reading) -> bool:
+    return not reading.isascii() and _OVERLONG.search(reading) is not None
+
+
+_STEPS: tuple[Step, ...] = (
+    (_has(b"\0"), _split),
+    (_has(b"\\"), _backslashes),
+    (_has(b"//"), _merge),
+    (lambda reading: reading.startswith(b"//"), _drop_authority),
+    (_has(b";"), _drop_parameters),
+    (_has(b";"), _drop_last_parameters),
+    (_has(b";"), _cut_at(b";")),  # Shiro CVE-2020-1957, and every `uri.indexOf(';')`
+    (_has(b"?"), _cut_at(b"?")),
+    (_has(b"#"), _cut_at(b"#")),
+    (_has_trail, _drop_trail),
+    (_has_overlong, _shorten),
+    (lambda reading: not reading.isascii(), _compose),
 )
-"""When a step applies, and what it does. The order only decides which readings are found first."""
+"""When a step may change something, and what it does. The order only decides what is found first.
 
-_DECODERS = (
-    _step(rb"%[0-9A-Fa-f]{2}", _decode),
-    _step(_UNICODE_ESCAPES.pattern, _decode_unicode),
+The tests are plain searches, since a hostile path may be 8 KiB long and have 32 readings.
+"""
+
+_DECODERS: tuple[Step, ...] = (
+    (_has(b"%"), _decode),
+    (lambda reading: b"%u" in reading or b"%U" in reading, _decode_unicode),
 )
 """More steps, once the escapes of the raw path itself are decoded."""

@@ -79,9 +79,9 @@ def rank_of(each: Route, segments: list[bytes], caseless: bool) -> tuple[int, ..
     if len(segments) < len(pattern.segments) or (len(segments) > len(pattern.segments) and not pattern.below):
         return None
     rank = []
-    for wanted, given in zip(pattern.segments, segments, strict=False):
-        same = wanted is not None and (fold(wanted) == fold(given) if caseless else wanted == given)
-        if not same and (wanted is not None or not given):
+    for wanted, part in zip(pattern.segments, segments, strict=False):
+        same = wanted is not None and (fold(wanted) == fold(part) if caseless else wanted == part)
+        if not same and (wanted is not None or not part):
             return None
         rank.append(0 if same else 1)
     return (*rank, 2) if pattern.below else tuple(rank)
@@ -150,7 +150,7 @@ def test_a_backend_never_serves_what_its_caller_was_not_allowed(seed: int) -> No
                 b" ",
                 b"61",
             ]
-        ),  # fmt: skip
+        ),
         max_size=12,
     ),
 )
@@ -167,9 +167,14 @@ def test_the_zoo_is_not_asleep() -> None:
     fooled = {
         backend.name
         for backend in SPECIES
-        for path in (b"/public%2Fadmin", b"/public/admin;x", b"/public//admin", b"/public/%2561dmin", b"/public\\admin",
-                     b"/public/ADMIN", b"/public/admin.", b"/public/%25u0061dmin", b"//x/public/admin",
-                     b"/public/%EF%BD%81dmin", b"/public/%C1%A1dmin", b"/public/admin%23")
+        for path in SPELLINGS.split()
         if rule_of(policy, backend.segments(path), "app", backend.knows_no_case) is closed.allow
-    }  # fmt: skip
+    }
     assert fooled >= {backend.name for backend in SPECIES} - {"Rails"}
+
+
+SPELLINGS = rb"""
+    /public%2Fadmin /public/admin;x /public//admin /public/%2561dmin /public\admin /public/ADMIN
+    /public/admin. /public/%25u0061dmin //x/public/admin /public/%EF%BD%81dmin /public/%C1%A1dmin
+    /public/admin%23
+"""
