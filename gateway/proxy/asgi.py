@@ -153,6 +153,7 @@ class _AsgiPort:
             self._exchange.client_gone()  # does nothing if the exchange is over
             if self._listener is not None:
                 self._listener.cancel()
+            del self._exchange  # it holds us: undo the circle, the collector need not come for every request
 
     async def _deliver(self) -> None:
         send = self._send

@@ -141,9 +141,10 @@ class Exchange:
 
     def begin(self) -> None:
         """Get a connection and go. The port may be called before this returns."""
-        self._began = self._pool.ticker.clock()
-        self._deadline = self._began + self._pool.queue_timeout
-        self._pool.ticker.watch(self)
+        ticker = self._pool.ticker
+        ticker.watch(self)
+        self._began = ticker.clock()
+        self._deadline = ticker.now + self._pool.queue_timeout
         self._pool.acquire(self)
 
     def feed(self, data: bytes) -> None:
@@ -205,7 +206,7 @@ class Exchange:
     def connected(self, connection: Connection) -> None:
         forward = self._forward
         self._connection = connection
-        forward.decided.upstream = str(connection.server)
+        forward.decided.upstream = connection.address
         connection.begin(self, to_head=forward.no_response_body)
         if self._uploaded:
             connection.write(forward.head)
@@ -252,7 +253,7 @@ class Exchange:
         harmless = self._unwritten_head or (stale and self._forward.replayable)
         if harmless and not self._retried and not self._answered:
             self._retried = True
-            self._deadline = self._pool.ticker.clock() + self._pool.queue_timeout
+            self._deadline = self._pool.ticker.now + self._pool.queue_timeout
             self._pool.acquire(self, fresh=True)
         else:
             self._fail(BadGateway(), why)
@@ -289,7 +290,7 @@ class Exchange:
             patience = self._pool.idle
         else:
             patience = self._pool.response
-        self._deadline = self._pool.ticker.clock() + patience
+        self._deadline = self._pool.ticker.now + patience
 
     def _waits_for_body(self) -> bool:
         return not (self._uploaded or self._upload_paused or self._answered)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadGateway
 from gateway.proxy.upstream.connection import Connection
+from gateway.proxy.upstream.pool import Pool
 from gateway.proxy.upstream.server import Server
 from tests.support.backend import Backend, Peer, answering, echo, once, response
 from tests.support.forwarding import pool_for, talk
@@ -409,8 +410,9 @@ def test_whatever_comes_back_one_answer_is_one_answer(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=4)))
 
     async def story() -> None:
-        pool = pool_for("http://127.0.0.1:9")
-        connection = Connection(pool, Server.from_url("http://127.0.0.1:9"))
+        server = Server.from_url("http://127.0.0.1:9")
+        pool = Pool(name="app", servers=[server])
+        connection = Connection(pool, server)
         wire = Wire()
         connection.connection_made(wire)
         connection.keep_alive = 60.0

@@ -76,11 +76,9 @@ async def test_waiting_ends_in_time() -> None:
         pool = pool_for(backend.url, clock=clock, connections=1, queue_timeout=2.0)
         first, second = talk(pool), talk(pool)
         await until(lambda: backend.requests)
-        clock.now += 1.9
-        pool.ticker.tick()
+        clock.pass_by(1.9, pool)
         assert not second.port.outcome
-        clock.now += 0.2
-        pool.ticker.tick()
+        clock.pass_by(0.2, pool)
         port = await second.ended()
         assert isinstance(port.error, UpstreamUnavailable)
         assert port.status == 503
@@ -126,13 +124,11 @@ async def test_the_last_used_is_used_next_and_the_others_grow_old() -> None:
         valve.open.set()
         for each in talks:
             await each.ended()
-        clock.now += 3
+        clock.pass_by(3, pool)
         await talk(pool).ended()
-        clock.now += 2
-        pool.ticker.tick()
+        clock.pass_by(2, pool)
         assert pool.idle_count == 1
-        clock.now += 5
-        pool.ticker.tick()
+        clock.pass_by(5, pool)
         await until(lambda: backend.open == 0)
         assert (pool.idle_count, len(pool.ticker)) == (0, 0)
 
@@ -142,8 +138,7 @@ async def test_the_backends_own_keep_alive_is_believed_if_shorter() -> None:
     async with Backend(answering(response(b"ok", (b"Keep-Alive", b"max=9, timeout=3")))) as backend:
         pool = pool_for(backend.url, clock=clock)
         await talk(pool).ended()
-        clock.now += 2.1
-        pool.ticker.tick()
+        clock.pass_by(2.1, pool)
         assert pool.idle_count == 0
 
 

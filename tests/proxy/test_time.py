@@ -26,12 +26,10 @@ async def test_a_backend_that_hangs_is_504() -> None:
         pool = pool_for(backend.url, clock=clock, response=60.0)
         asked = talk(pool)
         await until(lambda: backend.requests)
-        clock.now += 59.0
-        pool.ticker.tick()
+        clock.pass_by(59.0, pool)
         assert not asked.port.outcome
         assert asked.port.ticks == 1
-        clock.now += 2.0
-        pool.ticker.tick()
+        clock.pass_by(2.0, pool)
         port = await asked.ended()
         assert isinstance(port.error, UpstreamTimeout)
         assert (asked.record.status, asked.record.reason) == (504, "upstream_timeout")
@@ -50,10 +48,9 @@ async def test_interim_answers_buy_no_time() -> None:
         pool = pool_for(backend.url, clock=clock, response=60.0)
         asked = talk(pool)
         await until(lambda: backend.requests)
-        clock.now += 59.0
+        clock.pass_by(59.0, pool)
         await until(lambda: asked.port.interims)
-        clock.now += 2.0
-        pool.ticker.tick()
+        clock.pass_by(2.0, pool)
         assert (await asked.ended()).status == 504
 
 
@@ -72,14 +69,12 @@ async def test_a_body_that_stops_is_cut_off() -> None:
         pool = pool_for(backend.url, clock=clock, idle=60.0)
         asked = talk(pool)
         await until(lambda: asked.port.body == b"half")
-        clock.now += 59.0
+        clock.pass_by(59.0, pool)
         more.set()
         await until(lambda: asked.port.body == b"halfx")
-        clock.now += 59.0
-        pool.ticker.tick()
+        clock.pass_by(59.0, pool)
         assert not asked.port.outcome, "every byte buys the whole time again"
-        clock.now += 2.0
-        pool.ticker.tick()
+        clock.pass_by(2.0, pool)
         assert (await asked.ended()).outcome == "abort"
         assert (asked.record.status, asked.record.reason) == (200, "upstream_timeout")
 
@@ -91,13 +86,11 @@ async def test_a_client_that_stops_sending_is_408() -> None:
         asked = talk(pool, b"POST", body=10, body_idle=30.0)
         await asked.port.may_feed.wait()
         asked.exchange.feed(b"half")
-        clock.now += 29.0
+        clock.pass_by(29.0, pool)
         asked.exchange.feed(b"x")
-        clock.now += 29.0
-        pool.ticker.tick()
+        clock.pass_by(29.0, pool)
         assert not asked.port.outcome
-        clock.now += 2.0
-        pool.ticker.tick()
+        clock.pass_by(2.0, pool)
         port = await asked.ended()
         assert isinstance(port.error, RequestTimeout)
         assert port.error.close
@@ -118,11 +111,9 @@ async def test_a_backend_that_stops_reading_is_504() -> None:
         while not asked.port.holds:
             asked.exchange.feed(b"x" * 100_000)
             await asyncio.sleep(0)
-        clock.now += 31.0
-        pool.ticker.tick()
+        clock.pass_by(31.0, pool)
         assert not asked.port.outcome, "it is not the client who is slow"
-        clock.now += 30.0
-        pool.ticker.tick()
+        clock.pass_by(30.0, pool)
         assert isinstance((await asked.ended()).error, UpstreamTimeout)
 
 
@@ -138,8 +129,7 @@ async def test_a_client_that_stops_reading_is_cut_off() -> None:
         asked = talk(pool)
         await until(lambda: asked.port.body)
         asked.exchange.pause()
-        clock.now += 61.0
-        pool.ticker.tick()
+        clock.pass_by(61.0, pool)
         assert (await asked.ended()).outcome == "abort"
         assert asked.record.reason == "request_timeout"
         asked.exchange.resume()
@@ -157,7 +147,7 @@ async def test_an_answer_in_time_is_an_answer_in_time() -> None:
         pool = pool_for(backend.url, clock=clock, response=60.0)
         asked = talk(pool)
         await until(lambda: backend.requests)
-        clock.now += 59.0
+        clock.pass_by(59.0, pool)
         go.set()
         assert (await asked.ended()).body == b"ok"
         assert asked.record.upstream_ms == 59_000.0

@@ -55,6 +55,11 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    def pass_by(self, seconds: float, pool: Pool) -> None:
+        """So much later, and the pool's ticker has looked."""
+        self.now += seconds
+        pool.ticker.tick()
+
 
 def pool_for(*urls: str, clock: Clock | None = None, **settings: Any) -> Pool:
     ticker = Ticker(clock=clock) if clock else Ticker()

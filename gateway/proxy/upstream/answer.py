@@ -49,15 +49,19 @@ def read_answer(status: int, version: str, lines: Headers, *, to_head: bool) -> 
     sized = False
     for line in lines:
         name = line[0].lower()
-        if name in _NOT_PASSED_ON:
-            hop.setdefault(name, []).append(line[1])
-        else:
+        if name not in _SPECIAL:
             kept.append(line)
-            sized = sized or name == b"content-length"
+        elif name == b"content-length":
+            kept.append(line)
+            sized = True
+        else:
+            hop.setdefault(name, []).append(line[1])
     chunked = b"transfer-encoding" in hop and _is_chunked(version, hop[b"transfer-encoding"])
     bodiless = to_head or status in (204, 304)
-    keep_alive = None if version == "1.0" else _FOREVER
-    if hop:
+    keep_alive: float | None = _FOREVER
+    if version == "1.0":
+        keep_alive, kept = _apply_connection(hop, None, kept)
+    elif hop and hop != _NOTHING_SPECIAL:
         keep_alive, kept = _apply_connection(hop, keep_alive, kept)
     if status == 204 and sized:  # RFC 9110 §8.6: a 204 has no Content-Length
         kept = _without(kept, {b"content-length"})
@@ -66,9 +70,14 @@ def read_answer(status: int, version: str, lines: Headers, *, to_head: bool) -> 
 
 _FOREVER = float("inf")
 
-# RFC 9110 §7.6.1. `x-gateway-error` is ours alone: a client must be able to trust who speaks.
-_NOT_PASSED_ON = frozenset(
+_NOTHING_SPECIAL = {b"connection": [b"keep-alive"]}
+"""What most backends say; in HTTP/1.1 it means nothing."""
+
+# Not passed on (RFC 9110 §7.6.1), except the length, which frames the body for us too. `x-gateway-error` is
+# ours alone: a client must be able to trust who speaks.
+_SPECIAL = frozenset(
     (
+        b"content-length",
         b"connection",
         b"keep-alive",
         b"proxy-authenticate",

@@ -77,6 +77,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unsettled",
         "_until_eof",
+        "address",
         "closed",
         "expires",
         "keep_alive",
@@ -94,7 +95,8 @@ class Connection(asyncio.Protocol):
         self._answered = self._complete = self._to_head = self._until_eof = False
         self._reading = True
         self.server = server
-        """The address it leads to."""
+        self.address = str(server)
+        """Where it leads to, for the log."""
         self.uses = 0
         """Requests begun on it."""
         self.keep_alive: float | None = None
@@ -291,7 +293,7 @@ class Connection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "busy" if self._owner else "idle"
-        return f"<Connection to {self.server}, {state}, {self.uses} requests>"
+        return f"<Connection to {self.address}, {state}, {self.uses} requests>"
 
 
 _HEAD_END = b"\r\n\r\n"

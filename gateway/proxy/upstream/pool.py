@@ -94,6 +94,7 @@ class Pool:
             ssl_context = tls_context()
         self._context = ssl_context
         self._targets = [_Target(server) for server in servers]
+        """One for each server, in the order of the configuration."""
         self._by_server = {target.server: target for target in self._targets}
         self._turn = 0
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()
@@ -215,9 +216,9 @@ class Pool:
         if seconds <= 0.0:
             connection.abort()
             return
-        connection.expires = self.ticker.clock() + seconds
         self._by_server[connection.server].idle[connection] = None
         self.ticker.watch(self)
+        connection.expires = self.ticker.now + seconds
 
     # -- new ones ------------------------------------------------------------------
 
@@ -293,7 +294,7 @@ class _Target:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.idle: OrderedDict[Connection, None] = OrderedDict()
+        self.idle: dict[Connection, None] = {}
         """In the order they became idle; the last is reused first."""
         self.open = 0
         """Connections, idle ones included."""

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Server:
-    """Where to connect to."""
+    """Where to connect to. Two are never the same: one URL listed twice counts twice."""
 
     host: str
     """Name or IP address; empty for a unix socket."""

@@ -30,7 +30,7 @@ class Watched(Protocol):
 class Ticker:
     """Calls `tick` on everything watched. One per event loop is enough."""
 
-    __slots__ = ("_handle", "_interval", "_watched", "clock")
+    __slots__ = ("_handle", "_interval", "_watched", "clock", "now")
 
     def __init__(self, *, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = interval
@@ -38,10 +38,13 @@ class Ticker:
         self._handle: asyncio.TimerHandle | None = None
         self.clock = clock
         """Seconds that only go forward; deadlines are in its terms."""
+        self.now = 0.0
+        """The clock at the last look: right to an interval while anything is watched, and free."""
 
     def watch(self, thing: Watched) -> None:
         self._watched.add(thing)
         if self._handle is None:
+            self.now = self.clock()
             self._handle = asyncio.get_running_loop().call_later(self._interval, self._fire)
 
     def unwatch(self, thing: Watched) -> None:
@@ -49,7 +52,7 @@ class Ticker:
 
     def tick(self) -> None:
         """Let everything look at the clock now. Things may come and go meanwhile."""
-        now = self.clock()
+        self.now = now = self.clock()
         for thing in tuple(self._watched):
             if thing in self._watched:
                 try:
