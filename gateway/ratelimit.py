@@ -18,7 +18,7 @@ by the counters that say least: first those that used less than half of
 their limit, least recently hit first. An attacker who wants a counter forgotten, on
 the account being guessed or on the own address, has to fill the whole memory with
 counters that are half used up, and the hits for that are themselves limited: with
-5 a minute per account and address, 3 hits for each of some 30,000 pairs within
+5 a minute per account and address, 3 hits for each of some 25,000 pairs within
 that minute. Counters of dead windows leave with the hits that follow.
 
 **redis://** counts for all replicas in one atomic script. When Redis is away or
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
 
 MAX_HITS = 100_000
-"""Hits remembered by memory:// for each length of window; at worst one per key: some 40 MB."""
+"""Hits remembered by memory:// for each length of window; at worst each under a key of its own: some 60 MB."""
 
 STORAGE_TIMEOUT = 1.0
 """Seconds that a hit may wait for Redis before it is refused with 503."""
