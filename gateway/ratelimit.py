@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
 
 MAX_HITS = 100_000
-"""Hits remembered by memory:// for each length of window; at worst each under a key of its own: some 60 MB."""
+"""Hits remembered by memory:// for each length of window; if each has a key of its own, some 60 MB."""
 
 STORAGE_TIMEOUT = 1.0
 """Seconds that a hit may wait for Redis before it is refused with 503."""
