@@ -9,8 +9,8 @@ spelling of one address is one counter.
 A successful login clears its account's counter: a person, or a script, that
 knows the password is not guessing, and a sixth login within a minute is no
 reason for a 429. It can't help a guesser, who would have to know the password
-to clear the counter. The network's counter is never cleared: an
-attacker with one account of his own could otherwise reset it between guesses.
+to clear the counter. The network's counter is never cleared: an attacker with
+one account of his own could otherwise reset it between guesses.
 
 **Changing a password** is counted by network, since it costs as much as a login,
 and by session. Who stole an access token can try a handful of current passwords
