@@ -8,7 +8,6 @@ a tree of nodes that remember line and column; `load` fills and types it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +15,14 @@ from typing import Any, NoReturn
 
 import yaml
 
+from .syntax import Mistake, syntax_mistake, unreadable_character
+
 MAX_BYTES = 1 << 20
 """Ten thousand ordinary routes fit. A larger file is not a gateway.yaml."""
 MAX_DEPTH = 32
 """The deepest setting is six levels down."""
 MAX_NODES = 400_000
 """After aliases are expanded; a file of MAX_BYTES can't reach it without them."""
-_UNREADABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
-"""What YAML can't hold (YAML 1.2 § 5.1)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -164,9 +163,9 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Problem]]:
     except Refused as refused:
         composer.give_up(refused.problem)
     except yaml.MarkedYAMLError as error:
-        composer.give_up(_syntax_problem(error, text, file))
+        composer.give_up(_at(file, syntax_mistake(error, text)))
     except yaml.reader.ReaderError:
-        composer.give_up(_character_problem(text, file))
+        composer.give_up(_at(file, unreadable_character(text)))
     return composer.root, composer.problems
 
 
@@ -367,62 +366,11 @@ def _decode(raw: bytes, file: str) -> str:
         raise Refused(Problem(_place_at(raw, error.start, file), "", sentence)) from None
 
 
+def _at(file: str, mistake: Mistake) -> Problem:
+    line, column, sentence = mistake
+    return Problem(Place(file, line, column), "", sentence)
+
+
 def _place_at(raw: bytes, offset: int, file: str) -> Place:
     before = raw[:offset].decode("utf-8", errors="replace")
     return Place(file, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
-
-
-_SENTENCES = (
-    ("mapping values are not allowed", 'a ": " or an indent too many; quote a value that holds ": "'),
-    ("could not find expected ':'", 'a key without ": " after it'),
-    ("did not find expected key", "this line does not fit the indent of the lines above it"),
-    ("did not find expected '-'", "this line does not fit the list above it"),
-    ("did not find expected ',' or ']'", "this list is not closed with ], or a comma is missing in it"),
-    (
-        "did not find expected ',' or '}'",
-        "this mapping is not closed with }, or a comma is missing in it; inside { } write ${…} in quotes",
-    ),
-    ("unexpected end of stream", "this quote is never closed"),
-    ("hexdecimal", "an unknown escape with \\ between double quotes; single quotes have none"),
-    ("unknown escape", "an unknown escape with \\ between double quotes; single quotes have none"),
-    ("undefined tag handle", "tags are not read; quote a value that begins with !"),
-    ("maximum nesting", f"is nested more than {MAX_DEPTH} levels deep"),
-    (
-        "did not find expected <document start>",
-        "nothing may follow the end of the configuration",
-    ),
-)
-
-
-def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
-    opened = any(words in str(error.problem) for words in ("expected ','", "end of stream"))
-    mark = error.context_mark if opened else error.problem_mark
-    line, column = (mark.line, mark.column) if mark is not None else (0, 0)
-    sentence = _syntax_sentence(str(error.problem), _character(text, line, column))
-    return Problem(Place(file, line + 1, column + 1), "", sentence)
-
-
-def _syntax_sentence(problem: str, character: str) -> str:
-    if "cannot start any token" in problem:
-        if character == "\t":
-            return "a tab can't indent; use spaces"
-        return f"a value can't begin with {character}; quote it"
-    for words, sentence in _SENTENCES:
-        if words in problem:
-            return sentence
-    return f"not valid YAML: {problem}"
-
-
-def _character(text: str, line: int, column: int) -> str:
-    lines = text.splitlines()
-    return lines[line][column : column + 1] if line < len(lines) else ""
-
-
-def _character_problem(text: str, file: str) -> Problem:
-    """libyaml says which character it can't read, not where; we look for it ourselves."""
-    match = _UNREADABLE.search(text)
-    offset, name = (match.start(), f"U+{ord(match[0]):04X}") if match is not None else (0, "unknown")
-    line, start = text.count("\n", 0, offset) + 1, text.rfind("\n", 0, offset) + 1
-    return Problem(
-        Place(file, line, offset - start + 1), "", f"holds a control character ({name}); remove it"
-    )

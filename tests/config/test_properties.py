@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import random
+import shutil
 import string
 import tempfile
 from pathlib import Path
@@ -21,10 +23,11 @@ from .conftest import BASE, SECRETS
 
 FOLDER = Path(tempfile.mkdtemp())
 """Of this process alone; each example writes its file again."""
+atexit.register(shutil.rmtree, FOLDER)
 WORDS = st.sampled_from([
     "server", "listen", "routes", "path", "allow", "tokens", "access", "secret", "upstream", "upstreams",
-    "url", "tests", "as", "expect", "default", "public", "admin", "off", "no", "012", "10s", "8KiB", "5/minute",
-    "${A}", "${A:-b}", "<<", "/x",
+    "url", "tests", "as", "expect", "default", "public", "admin", "off", "no", "012", "10s", "8KiB",
+    "5/minute", "${A}", "${A:-b}", "<<", "/x",
 ])  # fmt: skip
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | WORDS
 TREES = st.recursive(
