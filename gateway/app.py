@@ -102,11 +102,16 @@ class Gateway:
 class Refused(Protocol):
     """What the listener tells about a request it refused."""
 
-    error: GatewayError
-    request_id: str
-    peer: str | None
-    method: str | None
-    target: bytes | None
+    @property
+    def error(self) -> GatewayError: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def peer(self) -> str | None: ...
+    @property
+    def method(self) -> str | None: ...
+    @property
+    def target(self) -> bytes | None: ...
 
 
 def build(
