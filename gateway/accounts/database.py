@@ -2,7 +2,7 @@
 
 A piece of work is a plain function of a SQLAlchemy connection. It runs whole, in
 one thread, inside one transaction: committed when it returns, rolled back when it
-raises. A caller that is cancelled or out of time stops waiting, and the
+raises. It returns values, never a cursor. A caller that is cancelled or out of time stops waiting, and the
 transaction still ends one way or the other in its thread.
 
 SQLite: one writer thread, since SQLite has one writer anyway and waiting in our
@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, Result, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
@@ -107,7 +107,7 @@ class Database:
 
     async def ping(self) -> None:
         """Raises Unavailable or GatewayTimeout if the database can't answer now."""
-        await self.read(lambda connection: connection.execute(text("SELECT 1")))
+        await self.read(lambda connection: connection.execute(text("SELECT 1")).scalar_one())
 
     async def close(self) -> None:
         """Let running transactions end, drop waiting ones, join the threads, close the connections."""
@@ -129,9 +129,17 @@ class Database:
             with self._engine.connect() as connection:
                 connection = connection.execution_options(gateway_begin=begin)
                 with connection.begin():
-                    return work(connection)
+                    return _detached(work(connection))
         except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error, OSError) as error:
             raise turned(error) from error
+
+
+def _detached(result: T) -> T:
+    """What may leave the thread. A cursor may not: freed by another thread, it resets the error code of
+    a SQLite connection that this one is using again, and Python 3.11 then raises SystemError."""
+    if isinstance(result, Result):
+        raise TypeError("work must return values, not a cursor")
+    return result
 
 
 def parse_url(url: str) -> URL:

@@ -28,7 +28,7 @@ from gateway.errors import (
     Overloaded,
     Unavailable,
 )
-from tests.accounts.world import HOME, Clock, World
+from tests.accounts.world import HOME, Clock, World, execute
 from tests.support.databases import Postgres, Server
 
 pytestmark = pytest.mark.anyio
@@ -37,8 +37,10 @@ pytestmark = pytest.mark.anyio
 @asynccontextmanager
 async def opened(url: str, **settings: object) -> AsyncIterator[Database]:
     database = Database(url, **settings)  # type: ignore[arg-type]
-    yield database
-    await database.close()
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 def count_users(connection: Connection) -> int:
@@ -94,6 +96,12 @@ async def test_a_transaction_is_whole(world: World) -> None:
     assert await world.accounts.get_user(ann.id) == ann
 
 
+async def test_a_cursor_never_leaves_its_thread(url: str) -> None:
+    async with opened(url) as database:
+        with pytest.raises(TypeError, match="not a cursor"):
+            await database.read(lambda connection: connection.execute(text("SELECT 1")))
+
+
 async def test_the_clock_is_the_databases(url: str) -> None:
     async with opened(url) as database:
         assert abs(await database.read(database.now) - time.time()) < 5
@@ -105,7 +113,7 @@ async def test_an_unknown_refusal_is_a_defect_of_ours(world: World, caplog: pyte
         " ends_at, last_used_at, address, user_agent) VALUES ('s', 'nobody', 0, 0, 0, 0, 0, 0, 0, '', '')"
     )
     with pytest.raises(InternalError):
-        await world.database.write(lambda c: c.execute(text(orphan)))
+        await world.database.write(execute(orphan))
     assert "refused a row" in caplog.text
 
 
@@ -227,7 +235,7 @@ async def test_a_full_disk_loses_no_session(sqlite: str, clock: Clock) -> None:
         await database.write(full)
         outcomes = [await asyncio.gather(world.log_in(), return_exceptions=True) for _ in range(40)]
         assert isinstance(outcomes[-1][0], Unavailable)
-        await database.write(lambda c: c.execute(text("PRAGMA max_page_count = 1000000")))
+        await database.write(execute("PRAGMA max_page_count = 1000000"))
         await world.accounts.refresh(session.refresh_token, HOME)
         assert await world.accounts.get_user(ann.id) == ann
         await world.passwords.close()
@@ -238,7 +246,7 @@ async def test_a_file_that_can_not_be_written_is_503(sqlite: str, clock: Clock) 
         world = World(database, clock)
         await world.ann()
         session = await world.log_in()
-        await database.write(lambda c: c.execute(text("PRAGMA query_only = ON")))
+        await database.write(execute("PRAGMA query_only = ON"))
         with pytest.raises(Unavailable):
             await world.accounts.refresh(session.refresh_token, HOME)
         await world.passwords.close()
@@ -308,7 +316,7 @@ async def test_a_slow_statement_is_504(postgres: Postgres) -> None:
     hasty = f"{url}{'&' if '?' in url else '?'}options=-c%20statement_timeout%3D50"
     async with opened(hasty) as database:
         with pytest.raises(GatewayTimeout):
-            await database.read(lambda c: c.execute(text("SELECT pg_sleep(5)")))
+            await database.read(execute("SELECT pg_sleep(5)"))
         await database.ping()
 
 

@@ -15,7 +15,7 @@ from gateway.accounts import passwords
 from gateway.accounts.passwords import MAX_PASSWORD_BYTES, Passwords, Verified, make_hash, spare_cores, verify
 from gateway.accounts.service import Changes
 from gateway.errors import InvalidCredentials, Overloaded, Unavailable
-from tests.accounts.world import NEW_PASSWORD, PASSWORD, World
+from tests.accounts.world import NEW_PASSWORD, PASSWORD, World, execute
 
 COST = 5
 
@@ -247,9 +247,7 @@ def test_one_core_is_left_for_proxying(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def set_hash(world: World, user_id: str, stored: str) -> None:
-    await world.database.write(
-        lambda c: c.exec_driver_sql(f"UPDATE users SET password_hash = '{stored}' WHERE id = '{user_id}'")
-    )
+    await world.database.write(execute(f"UPDATE users SET password_hash = '{stored}' WHERE id = '{user_id}'"))
 
 
 async def get_hash(world: World, user_id: str) -> str:

@@ -21,7 +21,7 @@ from tests.accounts.world import GRACE, HOME, Clock, World
 pytestmark = pytest.mark.anyio
 
 ROUNDS = 100
-KILLS = 20
+KILLS = 15
 
 # A server process that has imported everything once forks each child in milliseconds.
 processes = multiprocessing.get_context("forkserver")

@@ -210,7 +210,7 @@ def test_the_model_and_the_service_agree(url: str, clock: Clock, loop: asyncio.A
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
     loop.run_until_complete(world.close())

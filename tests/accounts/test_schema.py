@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from gateway.accounts import schema
 from gateway.accounts.database import Database
 from gateway.accounts.schema import SchemaMismatch
 from gateway.errors import Unavailable
+from tests.accounts.world import execute
 from tests.support.databases import Postgres, sqlite_url
 
 pytestmark = pytest.mark.anyio
@@ -49,7 +49,7 @@ async def test_an_upgrade_makes_exactly_the_tables(empty: Database) -> None:
 
 async def test_drift_is_found(empty: Database) -> None:
     await schema.upgrade(empty)
-    await empty.write(lambda c: c.execute(text("ALTER TABLE users ADD COLUMN shoe_size INTEGER")))
+    await empty.write(execute("ALTER TABLE users ADD COLUMN shoe_size INTEGER"))
     [difference] = await schema.drift(empty)
     assert "shoe_size" in difference
 
@@ -74,7 +74,7 @@ async def test_run_upgrades_sqlite_and_only_checks_postgres(empty: Database) -> 
 
 async def test_a_newer_schema_is_left_alone(empty: Database) -> None:
     await schema.upgrade(empty)
-    await empty.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    await empty.write(execute("UPDATE alembic_version SET version_num = '9999'"))
     for attempt in (schema.prepare, schema.upgrade):
         with pytest.raises(SchemaMismatch, match="newer"):
             await attempt(empty)
@@ -82,11 +82,11 @@ async def test_a_newer_schema_is_left_alone(empty: Database) -> None:
 
 
 async def test_an_upgrade_that_fails_never_happened(empty: Database) -> None:
-    await empty.write(lambda c: c.execute(text("CREATE TABLE users (id INTEGER)")))
+    await empty.write(execute("CREATE TABLE users (id INTEGER)"))
     with pytest.raises(Unavailable):
         await schema.upgrade(empty)
     assert (await schema.state(empty)).current is None
     tables = [difference for difference in await schema.drift(empty) if "add_table" in difference]
     assert len(tables) == 2  # cutoffs was rolled back with the rest
-    await empty.write(lambda c: c.execute(text("DROP TABLE users")))
+    await empty.write(execute("DROP TABLE users"))
     await schema.upgrade(empty)

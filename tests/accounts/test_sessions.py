@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gateway.accounts.service import Changes, Client
+from gateway.accounts.store import Store
 from gateway.errors import InvalidCredentials, InvalidField, InvalidRefreshToken, InvalidToken
 from tests.accounts.world import (
     ACCESS_TTL,
@@ -20,6 +21,7 @@ from tests.accounts.world import (
     SESSION_MAX,
     Clock,
     World,
+    execute,
 )
 
 pytestmark = pytest.mark.anyio
@@ -140,6 +142,32 @@ async def test_the_grace_is_for_the_last_generation_only(world: World) -> None:
     assert not world.holds(second.access_token)
     [row] = await world.rows(ann.id)
     assert row.revoked_reason == "reuse"
+
+
+async def test_a_user_who_is_disabled_while_the_swap_happens_gets_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await world.ann()
+    session = await world.log_in()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "account", lambda *_: None)
+        with pytest.raises(InvalidRefreshToken):
+            await world.accounts.refresh(session.refresh_token, HOME)
+    [row] = await world.rows(ann.id)
+    assert row.generation == 0  # undone
+
+
+async def test_who_comes_second_to_end_a_session_does_not_report_it(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.ann()
+    session = await world.log_in()
+    await world.accounts.refresh(session.refresh_token, HOME)
+    clock.advance(GRACE + 1)
+    monkeypatch.setattr(Store, "end_session", lambda *_, **__: False)
+    with pytest.raises(InvalidRefreshToken):
+        await world.accounts.refresh(session.refresh_token, HOME)
+    assert "RefreshReused" not in world.names()
 
 
 async def test_a_signed_token_of_an_unknown_generation_is_refused_and_harms_nothing(world: World) -> None:
@@ -282,9 +310,7 @@ async def test_a_session_that_just_expired_is_cut_off_too(world: World, clock: C
     late = await world.accounts.refresh(old.refresh_token, HOME)
     clock.now = world.refresh_tokens.verify(late.refresh_token).expires_at - 5
     last = await world.accounts.refresh(late.refresh_token, HOME)
-    await world.database.write(
-        lambda c: c.exec_driver_sql(f"UPDATE sessions SET expires_at = {int(clock.now)}")
-    )
+    await world.database.write(execute(f"UPDATE sessions SET expires_at = {int(clock.now)}"))
     mine = await world.log_in()
     await world.accounts.change_password(world.principal(mine.access_token), PASSWORD, NEW_PASSWORD)
     assert not world.holds(last.access_token)

@@ -17,7 +17,7 @@ from gateway.errors import (
     LastAdmin,
     NotFound,
 )
-from tests.accounts.world import HOME, PASSWORD, Clock, World
+from tests.accounts.world import HOME, PASSWORD, Clock, World, execute
 
 pytestmark = pytest.mark.anyio
 
@@ -157,6 +157,22 @@ async def test_a_deleted_user_is_gone_and_the_address_free(world: World) -> None
     assert (await world.ann()).id != ann.id
 
 
+async def test_a_user_may_vanish_while_they_are_changed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await world.ann()
+
+    async def deleted_since(_: str) -> User:
+        await world.database.write(execute("DELETE FROM users"))
+        return ann
+
+    monkeypatch.setattr(world.accounts, "get_user", deleted_since)
+    with pytest.raises(NotFound):
+        await world.accounts.update_user(ann.id, Changes(disabled=True))
+    with pytest.raises(NotFound):
+        await world.accounts.delete_user(ann.id)
+
+
 async def test_the_last_admin_stays(world: World) -> None:
     ann = await world.ann(is_admin=True)
     off = await world.accounts.create_user("off@example.com", PASSWORD, is_admin=True)
@@ -194,9 +210,7 @@ async def test_two_admins_can_not_remove_each_other_at_once(world: World, url: s
             assert [type(outcome) for outcome in outcomes].count(LastAdmin) == 1, outcomes
             everyone = (await world.accounts.list_users(limit=200)).items
             [left] = [user for user in everyone if user.is_admin and not user.disabled]
-            await world.database.write(
-                lambda c, id=left.id: c.exec_driver_sql(f"DELETE FROM users WHERE id = '{id}'")
-            )
+            await world.database.write(execute(f"DELETE FROM users WHERE id = '{left.id}'"))
     finally:
         await other.close()
 

@@ -28,6 +28,11 @@ PASSWORD = "correct horse battery"
 NEW_PASSWORD = "another long password"
 
 
+def execute(sql: str) -> Callable[[Connection], None]:
+    """A piece of work for the database."""
+    return lambda connection: connection.exec_driver_sql(sql).close()
+
+
 class Clock:
     """Unix seconds that pass only when told to."""
 
