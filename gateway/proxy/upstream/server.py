@@ -59,7 +59,13 @@ class Server:
 
 
 def tls_context(cafile: str | None = None) -> ssl.SSLContext:
-    """Certificates and names are verified, TLS 1.2 at least, and HTTP/1.1 is the only protocol offered."""
-    context = ssl.create_default_context(cafile=cafile)
+    """Certificates and names are verified, TLS 1.2 at least, and HTTP/1.1 is the only protocol offered.
+
+    Raises OSError that names `cafile` if it can't be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=cafile)
+    except OSError as error:  # OpenSSL's does not say which file
+        raise OSError(error.errno, error.strerror or str(error), cafile) from error
     context.set_alpn_protocols(["http/1.1"])
     return context
