@@ -7,7 +7,7 @@ import http
 import logging
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
@@ -19,12 +19,26 @@ from gateway.server.terms import NEVER, http_date
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from gateway.server.protocol import GatewayProtocol
+    from uvicorn.protocols.http.flow_control import FlowControl
 
     Message = MutableMapping[str, Any]
     ASGIApp = Callable[[Any, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
 log = logging.getLogger("gateway.server")
+
+
+class Connection(Protocol):
+    """What a cycle needs of the connection it came on."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
+    loop: asyncio.AbstractEventLoop
+    deadline: float
+
+    def expect_body(self) -> None: ...
+    def answered(self, cycle: Cycle) -> None: ...
+    def refuse(self, error: GatewayError, *, method: str | None, target: bytes | None) -> None: ...
+    def cut(self) -> None: ...
 
 
 class Cycle:
@@ -46,7 +60,7 @@ class Cycle:
 
     def __init__(
         self,
-        connection: GatewayProtocol,
+        connection: Connection,
         scope: Any,
         has_body: bool,
         keep_alive: bool,
@@ -106,14 +120,12 @@ class Cycle:
         """Answer with `error` if nothing was sent yet, else cut. The app hears a disconnect."""
         if self.complete or self.disconnected:
             return
-        connection = self.connection
-        self.disconnected = True
+        self.leave()
         if self.started:
-            connection.cut()
+            self.connection.cut()
         else:
-            target = self.scope["raw_path"]
-            connection.refuse(error, method=self.scope["method"], target=target)
-        self._wake()
+            scope = self.scope
+            self.connection.refuse(error, method=scope["method"], target=scope["raw_path"])
 
     # The app's side.
 

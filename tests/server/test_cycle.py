@@ -15,6 +15,11 @@ from tests.support.serving import Echo, read_body, serving, until
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
 def answering(*messages: dict[str, Any]) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         for message in messages:

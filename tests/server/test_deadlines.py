@@ -14,6 +14,12 @@ from tests.support.serving import Echo, Served, read_body, serving, until
 
 pytestmark = pytest.mark.anyio
 
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
 TIMEOUTS = Timeouts(headers=10, body_idle=30, keep_alive=75, linger=5)
 
 
@@ -260,6 +266,17 @@ async def test_lingering_ends(clock: Clock) -> None:
         clock.passes(4, served)
         assert len(served.state.connections) == 1
         clock.passes(2, served)
+        await served.quiet()
+
+
+async def test_lingering_ends_after_a_body_that_stopped(clock: Clock) -> None:
+    app = Echo()
+    async with serving(app, timeouts=TIMEOUTS, clock=clock) as served, connect(served.address) as client:
+        await client.send(request(method="POST", content_length="10") + b"abc")
+        await until(lambda: app.seen and deadline(served) < float("inf"))
+        clock.passes(31, served)
+        assert (await client.answer()).status == 408
+        clock.passes(6, served)
         await served.quiet()
 
 

@@ -17,6 +17,13 @@ from tests.wire.hostile.table import Case, broken_chunks, requests
 
 pytestmark = pytest.mark.anyio
 
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """As `gateway run` does it."""
+    return "asyncio", {"use_uvloop": True}
+
+
 CASES = list(requests())
 CHUNKS = list(broken_chunks())
 PROBE = request("/probe")
@@ -196,7 +203,7 @@ async def test_a_bad_request_in_the_pipeline_hurts_none_before_it(app: Echo, ser
     assert [scope["path"] for scope in app.seen] == ["/1", "/2"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(raw=st.deferred(lambda: st.one_of(st.binary(max_size=300), mutated(), soup())))
 def test_no_bytes_bring_the_server_to_its_knees(raw: bytes) -> None:
     """Mutated and random bytes: an answer below 500 (or 501), or silence; never an app that hangs."""
