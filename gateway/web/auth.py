@@ -68,7 +68,7 @@ def build_auth(
 
 def _description(prefix: str) -> Handler:
     """The one page that is the same for everyone, and may be stored."""
-    document = json.dumps(describe(prefix), indent=1).encode()
+    document = json.dumps(describe(prefix)).encode()
 
     async def openapi(request: Request) -> Response:
         read_query(request)
