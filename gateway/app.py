@@ -135,7 +135,7 @@ def build(
     access, refresh = _tokens(config, now)
     clients = ClientAddresses(_trusted(config))
     pools = {name: _pool(name, upstream) for name, upstream in config.upstreams.items()}
-    limiter = RateLimiter(config.rate_limits.storage.get_secret_value(), clock=now)
+    limiter = _limiter(config, now)
     database = Database(config.accounts.database.get_secret_value(), clock=clock)
     passwords = Passwords(cost=config.accounts.bcrypt_cost)
     accounts = Accounts(
@@ -314,6 +314,12 @@ def _destination(pool: Pool, upstream: Upstream) -> Destination:
         keep_override_headers=upstream.keep_override_headers,
     )
     return Destination(pool, sieve, upstream.targets[0].authority.encode(), upstream.preserve_host)
+
+
+def _limiter(config: Config, clock: Clock) -> RateLimiter:
+    """Keyed by a secret, so that who reads the storage can't test guesses of an e-mail."""
+    storage = config.rate_limits.storage.get_secret_value()
+    return RateLimiter(storage, secret=config.tokens.refresh.secret.get_secret_value().encode(), clock=clock)
 
 
 def _limits(config: Config) -> Limits:
