@@ -21,8 +21,8 @@ MAX_BYTES = 1 << 20
 """Ten thousand ordinary routes fit. A larger file is not a gateway.yaml."""
 MAX_DEPTH = 32
 """The deepest setting is six levels down."""
-MAX_NODES = 400_000
-"""After aliases are expanded; a file of MAX_BYTES can't reach it without them."""
+MAX_EXPANDED = 200_000
+"""Nodes that aliases add; what the file itself holds is bounded by its size."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -185,7 +185,7 @@ class _Composer:
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Node, int]] = {}
         self._documents = 0
-        self._nodes = 0
+        self._expanded = 0
 
     def take(self, event: Any) -> None:
         if isinstance(event, yaml.ScalarEvent):
@@ -241,6 +241,9 @@ class _Composer:
                 event, "a value that begins with * names an anchor above it, and there is none; quote it"
             )
         node, size = self._anchors[event.anchor]
+        self._expanded += size
+        if self._expanded > MAX_EXPANDED:
+            self._refuse(event, "the aliases of this file expand to far too much")
         self._add(event, node, size)
 
     def _anchor(self, event: Any, node: Node, size: int) -> None:
@@ -249,9 +252,6 @@ class _Composer:
 
     def _add(self, event: Any, node: Node, size: int) -> None:
         """Put a finished node where it belongs: as the root, an item, a key or a value."""
-        self._nodes += size
-        if self._nodes > MAX_NODES:
-            self._refuse(event, "the aliases of this file expand to far too much")
         if not self._open:
             self.root = node
             return

@@ -80,6 +80,15 @@ def test_aliases_work(loaded: Write) -> None:
     assert config.routes[0].allow == config.routes[1].allow
 
 
+def test_only_what_aliases_add_is_counted(loaded: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "MAX_EXPANDED", 6)
+    routes = "routes:\n  - {path: /a, allow: &staff {users: [a@b.c]}}\n"
+    more = "".join(f"  - {{path: /{index}, allow: {{users: [a@b.c]}}}}\n" for index in range(20))
+    assert loaded(f"{routes}{more}  - {{path: /b, allow: *staff}}\n", base=BASE).problems == ()
+    twice = "".join(f"  - {{path: /{name}, allow: *staff}}\n" for name in ("b", "c", "d"))
+    assert "expand to far too much" in str(loaded(routes + twice, base=BASE).problems[0])
+
+
 def test_mistakes_below_an_alias_point_to_the_anchor(loaded: Write) -> None:
     routes = "routes:\n  - {path: /a, allow: &staff {userz: [a@b.c]}}\n  - {path: /b, allow: *staff}\n"
     first, second = loaded(routes, base=BASE).problems
