@@ -53,6 +53,7 @@ def serve_until_stopped(config: Config, policy: Policy) -> int:
 
     settings = config.server
     outlet = logs.configure(sys.stdout)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its life at every start
     try:
         gateway = app.build(config, policy, outlet=outlet)
         return server.serve(
@@ -67,6 +68,7 @@ def serve_until_stopped(config: Config, policy: Policy) -> int:
             on_ready=say_where,
             on_draining=gateway.health.drain,
             on_refused=gateway.refused,
+            complain=lambda reason: complain(f"Error: {reason}", fg="red"),
         )
     except ValueError as error:  # an address, a driver or a certificate that only now turns out wrong
         raise click.ClickException(str(error)) from None

@@ -69,14 +69,20 @@ def gateway(folder: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     return command
 
 
+def environment() -> dict[str, str]:
+    """The environment for a process of its own; compiled files are kept, or each would compile everything."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 @pytest.fixture
 def process(folder: Path) -> Command:
     """Run a command line as users do, in a process of its own."""
 
     def command(*words: str, stdin: str = "") -> Result:
         done = subprocess.run(
-            [sys.executable, "-m", "gateway", *words], input=stdin, capture_output=True, text=True, timeout=60
-        )
+            [sys.executable, "-m", "gateway", *words],
+            input=stdin, env=environment(), capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
         return Result(done.returncode, done.stdout, done.stderr)
 
     return command

@@ -14,7 +14,7 @@ from gateway.cli.commands import WORDS
 from gateway.cli.commands import gateway as root
 from gateway.cli.version import version
 from gateway.errors import LastAdmin
-from tests.cli.conftest import Command, Result
+from tests.cli.conftest import Command, Result, environment
 
 Failing = Callable[[BaseException], Result]
 
@@ -39,7 +39,9 @@ def loaded_by(words: str) -> set[str]:
     """The modules that a command line needs."""
     run = f"from gateway.cli.main import run; run({words!r}.split())"
     script = f"import sys; {run}; print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment()
+    )
     return set(done.stderr.split())
 
 
@@ -145,7 +147,9 @@ class TestErrors:
 
 def test_a_reader_who_leaves_early_is_no_error() -> None:
     script = f"{sys.executable} -m gateway schema | head -c 1"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=60, env=environment()
+    )
     assert done.stderr == ""
     assert done.stdout == "{"
 

@@ -16,7 +16,7 @@ import pytest
 from gateway.accounts.database import Database
 from gateway.accounts.passwords import verify
 from gateway.cli.accounts import actor
-from tests.cli.conftest import MINIMAL, Command, Result
+from tests.cli.conftest import MINIMAL, Command, Result, environment
 
 PASSWORD = "correct horse battery"
 ANA = "ana@example.com"
@@ -245,7 +245,7 @@ class TestOnATerminal:
             running = subprocess.Popen(
                 [sys.executable, "-m", "gateway", *words.split()],
                 stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-                preexec_fn=take_terminal, env={**os.environ, "TERM": "xterm"},
+                preexec_fn=take_terminal, env={**environment(), "TERM": "xterm"},
             )  # fmt: skip
             os.close(slave)
             said = b""
