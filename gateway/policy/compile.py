@@ -200,7 +200,7 @@ def _caller(written: str | Person) -> Principal | None:
 
 
 def _describe(person: Person) -> str:
-    kinds = [person.user] if "user" in person.model_fields_set else []
-    kinds += ["admin"] if person.admin else []
+    name = person.user if "user" in person.model_fields_set else "user"
+    kinds = ["admin"] if person.admin else []
     kinds += [f"roles {', '.join(person.roles)}"] if person.roles else []
-    return " with ".join(kinds) or "user"
+    return f"{name} ({'; '.join(kinds)})" if kinds else name

@@ -11,8 +11,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gateway.policy.readings import fold
-
 MAX_SEGMENTS = 64
 """Of one pattern: nobody's API is deeper, and matching recurses by pattern depth."""
 
@@ -63,11 +61,6 @@ def literal_prefix(text: str) -> tuple[bytes, ...]:
     if pattern.below or len(literals) != len(pattern.segments):
         raise ValueError("can hold literal segments only, no {name} and no **")
     return literals
-
-
-def folded(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-    """The segments without case."""
-    return tuple(None if part is None else fold(part) for part in segments)
 
 
 def _check_characters(text: str) -> None:

@@ -1,0 +1,285 @@
+"""From `gateway.yaml` to rules: mistakes to the letter, warnings, and what is compiled."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gateway.config.load import load
+from gateway.policy.compile import canonical_email, compile_policy
+from gateway.policy.model import Allow, Policy
+from gateway.policy.review import implies
+from tests.policy.rules import TOKENS, compiled, policy
+
+MISTAKES = Path(__file__).parents[1] / "data" / "mistakes"
+ENVIRON = {f"JWT_{kind.upper()}_SECRET": token["secret"] for kind, token in TOKENS.items()}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in MISTAKES.glob("policy-*.yaml")))
+def test_each_mistake_is_named_with_its_place(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(MISTAKES / f"{name}.yaml", "gateway.yaml")
+    loaded = load(Path("gateway.yaml"), environ=ENVIRON)
+    assert loaded.config is not None
+    built, problems = compile_policy(loaded.config, loaded.places)
+    assert built is None
+    assert [str(problem) for problem in problems] == (MISTAKES / f"{name}.txt").read_text().splitlines()
+
+
+def warnings(routes: str, **settings: object) -> list[str]:
+    """What is said about rules that are valid."""
+    built, problems = compiled({"upstream": "http://a", "routes": yaml.safe_load(routes), **settings})
+    assert built is not None, problems
+    assert all(problem.warning for problem in problems)
+    return [f"{problem.path}: {problem.sentence}" for problem in problems]
+
+
+def mistakes(routes: str, **settings: object) -> list[str]:
+    built, problems = compiled({"upstream": "http://a", "routes": yaml.safe_load(routes), **settings})
+    assert (built is None) == any(not problem.warning for problem in problems)
+    return [problem.path for problem in problems if not problem.warning]
+
+
+class TestMethodsThatFallThroughToAPublicRoute:
+    def test_are_named(self) -> None:
+        assert warnings("""
+            - {path: /**, allow: admin}
+            - {path: /blog/**, allow: public}
+            - {path: "/blog/{id}", methods: [DELETE, PUT], allow: admin}
+            - {path: /blog/drafts/**, methods: [GET, POST, PUT, PATCH, DELETE], allow: admin}
+        """) == [
+            "routes[2]: GET, HEAD, POST, PATCH, OPTIONS fall through"
+            " to routes[1] on line 10, which is public",
+            "routes[3]: OPTIONS falls through to routes[1] on line 10, which is public",
+        ]
+
+    def test_unless_a_route_for_the_same_paths_names_them(self) -> None:
+        assert (
+            warnings("""
+            - {path: "/blog/{id}", methods: [DELETE], allow: admin}
+            - {path: "/blog/{name}", methods: [GET], allow: public}
+        """)
+            == []
+        )
+
+    def test_also_where_a_less_specific_route_names_them(self) -> None:
+        assert (
+            len(
+                warnings("""
+            - {path: "/blog/{id}", methods: [DELETE], allow: admin}
+            - {path: /blog/**, methods: [GET], allow: public}
+        """)
+            )
+            == 1
+        )
+
+    def test_a_public_route_may_fall_through(self) -> None:
+        assert (
+            warnings("""
+            - {path: /a, methods: [GET], allow: public}
+            - {path: /a/**, allow: public}
+        """)
+            == []
+        )
+
+
+class TestALiteralPathThatIsStricterThanWhatLiesBelow:
+    def test_is_named(self) -> None:
+        assert warnings("""
+            - {path: /admin.php, allow: admin}
+            - {path: /health, methods: [GET], allow: public}
+            - {path: /me, allow: authenticated}
+            - {path: "/things/{id}", allow: admin}
+            - {path: /, allow: admin}
+        """) == [
+            "routes[0]: is stricter than what lies below it: /admin.php/… gets the default;"
+            " write /admin.php/** for both"
+        ]
+
+    def test_only_for_its_own_methods_host_and_backend(self) -> None:
+        assert (
+            warnings(
+                """
+            - {path: /a, methods: [DELETE], allow: admin, upstream: a}
+            - {path: /a/**, methods: [DELETE], allow: admin, upstream: a}
+            - {path: /b, allow: admin, upstream: b}
+            - {path: /b/**, allow: public, upstream: a}
+            - {path: /c, hosts: ["*.example.com"], allow: admin, upstream: a}
+            - {path: /c/**, hosts: [x.example.com, "*.example.com"], allow: nobody, upstream: a}
+        """,
+                upstream="http://a",
+                upstreams={"a": {"url": "http://b"}, "b": {"url": "http://c"}},
+            )
+            == []
+        )
+
+
+def test_a_public_rest_is_worth_a_warning() -> None:
+    assert warnings("- {path: /**, allow: public}") == [
+        "routes[0]: opens every path that no other route names to everyone"
+    ]
+
+
+class TestARouteWithHosts:
+    def test_must_not_be_laxer_than_the_one_without(self) -> None:
+        assert mistakes("""
+            - {path: /a/**, allow: admin}
+            - {path: "/{x}/b", hosts: [h.x], allow: authenticated}
+        """) == ["routes[1]"]
+        assert mistakes("""
+            - {path: "/a/{x}", methods: [POST], allow: admin}
+            - {path: /**, hosts: ["*.x"], allow: public}
+        """) == ["routes[1]"]
+        assert mistakes("""
+            - {path: /**, methods: [POST], hosts: [h.x], allow: public}
+            - {path: /**, methods: [PUT, POST], allow: nobody}
+        """) == ["routes[0]"]
+
+    def test_may_be_laxer_where_they_do_not_meet(self) -> None:
+        assert (
+            mistakes("""
+            - {path: /a/**, allow: admin}
+            - {path: /b/**, hosts: [h.x], allow: public}
+            - {path: /c, methods: [PUT], hosts: [h.x], allow: public}
+            - {path: /c, methods: [POST], allow: admin}
+            - {path: /d/e, hosts: [h.x], allow: public}
+            - {path: /d/**, allow: admin}
+            - {path: /d/e, allow: public}
+        """)
+            == []
+        )
+
+    def test_may_be_laxer_elsewhere_if_a_stricter_one_of_the_host_stands_before_it(self) -> None:
+        assert (
+            mistakes("""
+            - {path: /a/**, allow: admin}
+            - {path: /**, hosts: [h.x], allow: authenticated}
+            - {path: /a/**, hosts: [h.x], allow: admin}
+        """)
+            == []
+        )
+
+    def test_may_be_laxer_on_another_backend_or_if_the_host_can_be_trusted(self) -> None:
+        assert (
+            mistakes(
+                """
+            - {path: /**, allow: admin}
+            - {path: /x/**, hosts: [h.x], allow: public, trust_host: true}
+            - {path: /y/**, hosts: [h.x], allow: public, upstream: b}
+        """,
+                upstreams={"b": {"url": "http://b"}},
+            )
+            == []
+        )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "follows"),
+    [
+        ("nobody", "admin", True),
+        ("admin", "nobody", False),
+        ("admin", "public", True),
+        ("admin", "authenticated", True),
+        ("authenticated", "admin", False),
+        ("public", "authenticated", False),
+        ("admin", {"roles": {"any": ["a"]}}, False),
+        ({"roles": {"any": ["a"]}}, "authenticated", True),
+        ({"roles": {"any": ["a"]}}, {"roles": {"any": ["a", "b"]}}, True),
+        ({"roles": {"any": ["a", "b"]}}, {"roles": {"any": ["a"]}}, False),
+        ({"roles": {"all": ["a", "b"]}}, {"roles": {"any": ["b", "c"]}}, True),
+        ({"roles": {"all": ["a", "b"]}}, {"roles": {"all": ["a"]}}, True),
+        ({"roles": {"any": ["a"]}}, {"roles": {"all": ["a"]}}, True),
+        ({"roles": {"any": ["a", "b"]}}, {"roles": {"all": ["a"]}}, False),
+        ({"users": ["a@x"]}, {"users": ["a@x", "b@x"]}, True),
+        ({"users": ["a@x", "b@x"]}, {"users": ["a@x"]}, False),
+        ("authenticated", {"users": ["a@x"]}, False),
+        ({"networks": ["10.1.0.0/16"]}, {"networks": ["10.0.0.0/8"]}, True),
+        ({"networks": ["10.0.0.0/8"]}, {"networks": ["10.1.0.0/16"]}, False),
+        ({"networks": ["::/0"]}, {"networks": ["10.0.0.0/8"]}, False),
+        ({"networks": ["10.0.0.0/8"]}, "public", True),
+        ({"networks": ["10.0.0.0/8"]}, "authenticated", False),
+        ("admin", {"networks": ["10.0.0.0/8"]}, False),
+    ],
+)
+def test_who_passes_one_rule_passes_the_other(one: object, other: object, follows: bool) -> None:
+    settings = {"upstream": "http://a", "default": "nobody"}
+    routes = [{"path": "/a/**", "allow": one}, {"path": "/b/**", "allow": other}]
+    built, _ = compiled({**settings, "routes": routes})
+    assert built is not None
+    assert implies(built.routes[0].allow, built.routes[1].allow) is follows
+
+
+def test_what_is_compiled() -> None:
+    built = policy("""
+        upstreams: [app, default]
+        default: admin
+        routes:
+          - path: /reports/{id}/**
+            methods: [POST, GET]
+            hosts: [Example.com., "*.example.com"]
+            allow: {roles: {all: [b, a]}, users: [" Ann@Example.com "], networks: [10.0.0.0/8]}
+            upstream: app
+            strip_prefix: /reports/
+          - {path: /x/, allow: authenticated}
+    """)
+    first, second = built.routes
+    assert (first.index, first.label) == (0, "GET,POST example.com,*.example.com/reports/{id}/**")
+    assert first.methods == {"GET", "POST"}
+    assert first.hosts == ("example.com", "*.example.com")
+    assert (first.upstream, first.strip) == ("app", 1)
+    assert first.allow == Allow(
+        all_roles=frozenset({"a", "b"}),
+        users=frozenset({"ann@example.com"}),
+        networks=(ip_network("10.0.0.0/8"),),
+    )
+    assert (second.label, second.upstream, second.methods, second.hosts) == ("/x/", "default", None, ())
+    assert Path(first.file).name == "gateway.yaml"
+    assert first.line < second.line
+    assert (built.default.index, built.default.label, built.default.upstream) == (-1, "default", "default")
+    assert built.default.allow == Allow(admin=True)
+    assert "memory" not in repr(built)
+
+
+def test_an_email_is_folded_until_nothing_changes() -> None:
+    assert canonical_email(" Ann@Example.com") == "ann@example.com"
+    assert canonical_email("\u1fb7@x") == canonical_email(canonical_email("\u1fb7@x"))
+
+
+def test_with_nothing_to_forward_the_default_needs_no_backend() -> None:
+    built = policy("{upstreams: [a, b], default: nobody, routes: [{path: /**, allow: admin, upstream: b}]}")
+    assert (built.default.upstream, built.routes[0].upstream) == ("", "b")
+
+
+def test_ten_thousand_routes_compile_and_match_as_ten_do() -> None:
+    """Generous bounds: this shows growth, not speed."""
+    small, large = many(10), many(10_000)
+    start = time.process_time()
+    Policy.build(large.routes, large.default, "/auth")
+    assert time.process_time() - start < 5
+    assert cost(large, 5_000) < 20 * cost(small, 5)
+
+
+def many(count: int) -> Policy:
+    lines = (
+        f"  - {{path: '/api/s{n}/items/{{id}}', methods: [DELETE], allow: admin}}\n" for n in range(count)
+    )
+    return policy("routes:\n" + "".join(lines))
+
+
+def cost(built: Policy, number: int) -> float:
+    path = f"/api/s{number}/items/42".encode()
+    assert built.matcher.find("DELETE", b"", path) is built.routes[number]
+    runs = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(500):
+            built.matcher.find("DELETE", b"", path)
+        runs.append(time.perf_counter() - start)
+    return min(runs)
