@@ -120,24 +120,40 @@ def seen_by_backend(answer: httpx.Response) -> dict[str, str]:
 @asynccontextmanager
 async def open_house(folder: Path, *, routes: str = ROUTES, more: str = "") -> AsyncIterator[House]:
     """A gateway with `routes` (YAML), in front of examples/upstream, with nobody in it yet."""
+    clock, log = Clock(), io.StringIO()
+    outlet = Outlet(target_of(log), report=lambda lost: b"")
+    async with open_backend() as port:
+        text = _YAML.format(folder=folder, port=port) + routes + more
+        async with open_gateway(folder, text, clock=clock, outlet=outlet) as gateway:
+            transport = httpx.ASGITransport(gateway.asgi, client=("192.0.2.7", 1234))
+            async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
+                yield House(gateway, http, clock, outlet, log)
+
+
+@asynccontextmanager
+async def open_backend() -> AsyncIterator[int]:
+    """examples/upstream in this process; its port."""
     backend = await asyncio.start_server(serve_connection, "127.0.0.1", 0)
-    port = backend.sockets[0].getsockname()[1]
+    try:
+        yield backend.sockets[0].getsockname()[1]
+    finally:
+        backend.close()
+        await backend.wait_closed()
+
+
+@asynccontextmanager
+async def open_gateway(folder: Path, text: str, *, clock: Clock, outlet: Outlet) -> AsyncIterator[Gateway]:
+    """The gateway of a whole gateway.yaml, started."""
     file = folder / "gateway.yaml"
-    file.write_text(_YAML.format(folder=folder, port=port) + routes + more)
+    file.write_text(text)
     environ = {name: secrets.token_urlsafe(48) for name in ("JWT_ACCESS_SECRET", "JWT_REFRESH_SECRET")}
     loaded = load(file, environ=environ)
     assert loaded.config is not None, loaded.problems
     policy, problems = compile_policy(loaded.config, loaded.places)
     assert policy is not None, problems
-    clock, log = Clock(), io.StringIO()
-    outlet = Outlet(target_of(log), report=lambda lost: b"")
     gateway = build(loaded.config, policy, clock=clock, outlet=outlet)
     await gateway.start()
-    transport = httpx.ASGITransport(gateway.asgi, client=("192.0.2.7", 1234))
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
-            yield House(gateway, http, clock, outlet, log)
+        yield gateway
     finally:
         await gateway.stop()
-        backend.close()
-        await backend.wait_closed()
