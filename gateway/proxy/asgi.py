@@ -12,6 +12,7 @@ the client has left. So a quick GET costs no second task.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections import deque
@@ -36,6 +37,9 @@ OUTBOX_LIMIT = 256 * 1024
 """Bytes of response waiting for `send` before we stop reading the backend: one read of the event loop."""
 INBOX_LIMIT = 64 * 1024
 """Bytes of request body taken from the server while the backend can't take them."""
+LINGER_SECONDS, LINGER_BYTES = 1.0, 16 * 1024 * 1024
+"""How long and how far an unwanted body is read and thrown away after an early answer, before the connection
+is closed: closing with unread bytes resets it, and a reset takes the answer with it (RFC 9112 §9.6)."""
 POLICY_VIOLATION = 1008
 """WebSocket close code (RFC 6455 §7.4.1)."""
 
@@ -88,11 +92,13 @@ class ProxyApp:
             status, headers, body = render(
                 judgement.error, request_id=judgement.request_id, token_sent=judgement.token_sent
             )
-            if _announces_body(head):
-                _close_after(headers)
             judgement.decided.status = status
             self._on_done(judgement.decided)
-            await _answer(send, (status, headers, body))
+            if _announces_body(head):
+                _close_after(headers)
+                await _answer_and_linger(receive, send, (status, headers, body), head)
+            else:
+                await _answer(send, (status, headers, body))
 
 
 class _AsgiPort:
@@ -108,6 +114,7 @@ class _AsgiPort:
         "_inbox",
         "_inbox_size",
         "_listener",
+        "_more",
         "_outbox",
         "_paused",
         "_receive",
@@ -116,7 +123,6 @@ class _AsgiPort:
         "_size",
         "_start",
         "_ticks",
-        "_uploaded",
         "_waker",
     )
 
@@ -139,7 +145,7 @@ class _AsgiPort:
         self._inbox: deque[Message] = deque()
         self._inbox_size = 0
         self._held = True
-        self._uploaded = forward.body == 0
+        self._more = forward.body != 0
         self._room: asyncio.Future[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._ticks = 0
@@ -164,6 +170,10 @@ class _AsgiPort:
             elif self._outbox or self._finished:
                 chunks, self._outbox, self._size = self._outbox, [], 0
                 last = self._finished
+                if last and self._more:
+                    rest, chunks = b"".join(chunks), []
+                    await send({"type": "http.response.body", "body": rest, "more_body": True})
+                    await self._linger()
                 body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                 await send({"type": "http.response.body", "body": body, "more_body": not last})
                 if last:
@@ -177,6 +187,17 @@ class _AsgiPort:
                 self._waker = asyncio.get_running_loop().create_future()
                 await self._waker
 
+    async def _linger(self) -> None:
+        """The answer came before the end of the request: let the listener throw the rest away."""
+        self._inbox.clear()
+        self._inbox_size = 0
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        if self._listener is None and not _expects_100(self._head):
+            self._listen_from_now_on()
+        if self._listener is not None:
+            await asyncio.wait((self._listener,), timeout=LINGER_SECONDS)
+
     # -- the exchange's side: the response -----------------------------------------
 
     def interim(self, status: int, headers: Headers) -> None:
@@ -186,7 +207,7 @@ class _AsgiPort:
         lines = [(name.lower(), value) for name, value in headers]
         if status == 304:  # its length describes another answer; ASGI servers take it for this one's
             lines = [line for line in lines if line[0] != b"content-length"]
-        if not self._uploaded:
+        if self._more:
             _close_after(lines)
         self._start = {"type": "http.response.start", "status": status, "headers": lines}
         self._wake()
@@ -197,11 +218,13 @@ class _AsgiPort:
         if self._size > OUTBOX_LIMIT:
             self._paused = True
             self._exchange.pause()
-        self._wake()
+        if self._waker is not None:
+            self._wake()
 
     def finish(self) -> None:
         self._finished = True
-        self._wake()
+        if self._waker is not None:
+            self._wake()
 
     def fail(self, error: GatewayError) -> None:
         status, headers, body = render(error, request_id=self._forward.request_id)
@@ -214,8 +237,9 @@ class _AsgiPort:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waker is not None and not self._waker.done():
-            self._waker.set_result(None)
+        waker, self._waker = self._waker, None
+        if waker is not None and not waker.done():  # done: the task was cancelled
+            waker.set_result(None)
 
     # -- the exchange's side: the request body -------------------------------------
 
@@ -231,7 +255,7 @@ class _AsgiPort:
     def tick(self) -> None:
         """Old enough to look whether the client is still there. `receive` would answer a pending Expect."""
         self._ticks += 1
-        if self._ticks >= 2 and self._listener is None and (self._uploaded or not _expects_100(self._head)):
+        if self._ticks >= 2 and self._listener is None and not (self._more and _expects_100(self._head)):
             self._listen_from_now_on()
 
     def _listen_from_now_on(self) -> None:
@@ -241,6 +265,8 @@ class _AsgiPort:
         """Until the client leaves; a server that fails to say so is as good as gone."""
         try:
             await self._take_messages()
+            if self._more:
+                await _throw_away(self._receive)
         except Exception:
             log.exception("the server failed to hand on the request")
         if not self._exchange.done:
@@ -251,6 +277,7 @@ class _AsgiPort:
         """Take messages as long as there is room for them; returns when the client has left."""
         while not self._exchange.done:
             message = await self._receive()
+            self._more = message.get("more_body", False)
             if message["type"] == "http.disconnect":
                 return
             self._inbox.append(message)
@@ -266,9 +293,8 @@ class _AsgiPort:
             message = self._inbox.popleft()
             body = message.get("body", b"")
             self._inbox_size -= len(body)
-            self._uploaded = self._uploaded or not message.get("more_body", False)
             self._exchange.feed(body)
-            if self._uploaded:
+            if not message.get("more_body", False):
                 self._exchange.feed_end()
         if self._room is not None and self._inbox_size <= INBOX_LIMIT and not self._room.done():
             self._room.set_result(None)
@@ -323,6 +349,30 @@ async def _answer(send: Send, answer: tuple[int, Headers, bytes]) -> None:
     status, headers, body = answer
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _answer_and_linger(
+    receive: Receive, send: Send, answer: tuple[int, Headers, bytes], head: Head
+) -> None:
+    """To a request whose body we don't want."""
+    status, headers, body = answer
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    if not _expects_100(head):  # that client waits with its body, and now won't send it
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await _throw_away(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _throw_away(receive: Receive) -> None:
+    """Read the rest of a request for nothing, up to a limit."""
+    left = LINGER_BYTES
+    more = True
+    while more and left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        more = message.get("more_body", False)
 
 
 async def _turn_away(scope: Scope, receive: Receive, send: Send) -> None:

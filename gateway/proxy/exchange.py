@@ -209,8 +209,8 @@ class Exchange:
         forward.decided.upstream = connection.address
         connection.begin(self, to_head=forward.no_response_body)
         if self._uploaded:
+            self._deadline = self._pool.ticker.now + self._pool.response
             connection.write(forward.head)
-            self._touch()
         else:
             self._unwritten_head = forward.head  # goes out with the first bytes of the body
             self._touch()
@@ -227,7 +227,7 @@ class Exchange:
     def answer_begins(self, answer: Answer) -> None:
         self._answered = True
         self._forward.decided.status = answer.status
-        self._touch()
+        self._deadline = self._pool.ticker.now + self._pool.idle
         if not self._uploaded:
             self._early = True
             if answer.status >= 400 or answer.keep_alive is None:
@@ -237,7 +237,7 @@ class Exchange:
 
     def answer_data(self, data: bytes) -> None:
         self._bytes_out += len(data)
-        self._touch()
+        self._deadline = self._pool.ticker.now + self._pool.idle
         self._port.write(data)
 
     def answer_ends(self, reusable: bool) -> None:
@@ -254,6 +254,8 @@ class Exchange:
         if harmless and not self._retried and not self._answered:
             self._retried = True
             self._deadline = self._pool.ticker.now + self._pool.queue_timeout
+            if not self._uploaded:
+                self._port.pause_body()
             self._pool.acquire(self, fresh=True)
         else:
             self._fail(BadGateway(), why)
@@ -298,8 +300,8 @@ class Exchange:
     # ------------------------------------------------------------------------------
 
     def _send(self, pieces: list[bytes]) -> None:
-        if self._connection is None:
-            return
+        if self._connection is None:  # dropping them silently would forge another request
+            raise RuntimeError("fed without being asked to")
         if self._unwritten_head:
             pieces.insert(0, self._unwritten_head)
             self._unwritten_head = b""

@@ -62,6 +62,7 @@ CLEAN = {
         [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", OK],
         b"ok",
     ),
+    "a promise without a time": ([response(b"ok", (b"Keep-Alive", b"max=5"))], b"ok"),
     "no reason phrase": ([b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok"], b"ok"),
     "HTTP/1.0 with keep-alive": (
         [b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok"],
@@ -395,6 +396,9 @@ class Wire(asyncio.Transport):
     def write(self, data: object) -> None:
         assert isinstance(data, bytes)
         self.written.append(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def abort(self) -> None:
         self.gone = True

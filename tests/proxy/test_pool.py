@@ -228,7 +228,7 @@ async def test_a_post_looks_before_it_leaps() -> None:
         pool.close()
 
 
-async def test_the_retry_makes_room_for_itself() -> None:
+async def test_the_retry_does_not_take_the_next_stale_one() -> None:
     valve = Valve()
     valve.open.set()
     async with Backend(valve) as backend:
@@ -404,6 +404,22 @@ async def test_a_certificate_that_does_not_hold_is_502_and_the_log_says_why(
         assert port.error.detail == BadGateway.sentence
         assert "certificate verify failed" in caplog.text
         assert not backend.requests
+
+
+async def test_the_systems_authorities_count_if_no_others_are_named() -> None:
+    async with Backend(echo, tls=_server_side(trustme.CA(), "localhost"), host="localhost") as backend:
+        assert (await talk(pool_for(backend.url)).ended()).status == 502
+
+
+async def test_authorities_in_a_file(authority: trustme.CA, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    async with Backend(echo, tls=_server_side(authority, "localhost"), host="localhost") as backend:
+        pool = pool_for(backend.url, ssl_context=tls_context(str(file)))
+        assert (await talk(pool).ended()).status == 200
+        pool.close()
+    with pytest.raises(OSError, match=r"none\.pem"):
+        tls_context(str(tmp_path / "none.pem"))
 
 
 async def test_plain_http_behind_a_tls_address_is_502(authority: trustme.CA) -> None:

@@ -160,6 +160,49 @@ async def test_a_backend_that_answers_while_it_reads() -> None:
         assert (pool.idle_count, pool.busy_count) == (0, 0)
 
 
+async def test_an_answer_while_the_request_is_still_on_its_way_out_is_early_too() -> None:
+    """The client has said everything, but the backend answers before it has read it: not used again."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await go.wait()
+        await peer.send(response(b"ok"))
+        await peer.closed()
+
+    go, size = asyncio.Event(), 30_000_000
+    async with Backend(script) as backend:
+        pool = pool_for(backend.url)
+        asked = talk(pool, b"POST", body=size)
+        await asked.port.may_feed.wait()
+        asked.exchange.feed(b"x" * size)
+        asked.exchange.feed_end()
+        go.set()
+        assert (await asked.ended()).body == b"ok"
+        assert (pool.idle_count, pool.busy_count) == (0, 0)
+
+
+async def test_nobody_feeds_without_being_asked_to() -> None:
+    async with Backend(echo) as backend:
+        asked = talk(pool_for(backend.url), b"POST", body=None)
+        with pytest.raises(RuntimeError):
+            asked.exchange.feed(b"x")
+        asked.exchange.client_gone()
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_read() -> None:
+    """Another lane's port may learn of it while it writes."""
+    async with Backend(echo) as backend:
+        pool = pool_for(backend.url)
+        asked = talk(pool)
+
+        def start(status: int, headers: object) -> None:
+            asked.exchange.client_gone()
+
+        asked.port.start = start  # type: ignore[method-assign]
+        await until(lambda: asked.done)
+        assert (asked.record.reason, asked.port.body, pool.idle_count) == ("client_gone", b"", 0)
+
+
 async def test_an_early_refusal_stops_the_upload_for_good() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
@@ -250,7 +293,8 @@ async def test_a_connection_lost_before_the_first_byte_of_body_costs_nothing() -
         asked = talk(pool, b"POST", body=2)
         assert not asked.port.holds
         await backend.peers[0].reset()
-        await until(lambda: len(backend.peers) == 2)
+        await until(lambda: asked.port.holds)
+        await asked.port.may_feed.wait()
         asked.exchange.feed(b"hi")
         asked.exchange.feed_end()
         assert (await asked.ended()).body.endswith(b"hi")

@@ -22,7 +22,8 @@ from gateway.proxy.upstream.server import Server
 from gateway.proxy.upstream.timers import Ticker
 from gateway.proxy.verdict import Forward, Judgement, Refuse
 
-PATIENCE = 10.0
+PATIENCE = 30.0
+"""Seconds a test waits for what must happen; only ever reached by a failing one."""
 
 
 @dataclass

@@ -9,7 +9,7 @@ import os
 import psutil
 import pytest
 
-from gateway.errors import TooManyRequests
+from gateway.errors import BodyTooLarge, TooManyRequests
 from tests.support.backend import PATIENCE, Backend, Peer, Truncated, answering, echo, once, response
 from tests.support.forwarding import front, until
 
@@ -400,3 +400,24 @@ async def test_a_large_upload_to_a_slow_reader_needs_no_memory(framing: str) -> 
 async def _opened(backend: Backend) -> list[Peer]:
     await until(lambda: backend.peers)
     return backend.peers
+
+
+@pytest.mark.parametrize("who", ["backend", "gate", "limit"])
+async def test_an_answer_before_the_end_of_a_long_upload_is_not_lost_in_a_reset(who: str) -> None:
+    """A client that sends its whole body before it reads still gets the answer."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(response(b"no", status=b"413 Content Too Large"))
+        await peer.closed()
+
+    size = 8_000_000
+    async with Backend(script) as backend, front(backend.url, body_limit=1000) as gateway:
+        if who == "gate":
+            gateway.gate.refusal = BodyTooLarge(close=True)
+        length = b"Transfer-Encoding: chunked" if who == "limit" else b"Content-Length: %d" % size
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (size, b"x" * size) if who == "limit" else b"x" * size
+        answer = await gateway.say(b"POST / HTTP/1.1\r\nHost: app\r\n" + length + b"\r\n\r\n" + body)
+        assert status_of(answer) == 413
+        assert b"connection: close" in answer
+        assert answer.endswith(b"no" if who == "backend" else b"}")

@@ -247,13 +247,17 @@ class Connection(asyncio.Protocol):
     def _settle(self, data: bytes) -> None:
         """The answer is complete and the parser took the whole read."""
         owner, self._owner = self._owner, None
-        clean = not self.closed and self.keep_alive is not None
+        clean = self.keep_alive is not None and self._has_said_everything()
         if self._to_head:
             # The parser waits for a body that never comes (httptools#47): it can't say where the head ended.
             clean = clean and _HEAD_END.endswith(data[-len(_HEAD_END) :])
             self._parser = httptools.HttpResponseParser(self)
         if owner is not None:
             owner.answer_ends(clean)
+
+    def _has_said_everything(self) -> bool:
+        """An answer can be complete while our request is still on its way out."""
+        return not self.closed and self._transport is not None and not self._transport.get_write_buffer_size()
 
     def _refuse(self, error: Exception) -> None:
         """The parser, or one of our methods that it called, wants no more of this."""

@@ -118,7 +118,6 @@ class Pool:
             self._waiting[waiter] = None
             if fresh:
                 self._waiting.move_to_end(waiter, last=False)
-                self._make_room()
             self._grow()
 
     def release(self, connection: Connection, *, reusable: bool) -> None:
@@ -224,14 +223,6 @@ class Pool:
 
     def _has_no_room(self) -> bool:
         return sum(target.open for target in self._targets) + len(self._opening) >= self._connections
-
-    def _make_room(self) -> None:
-        """The oldest idle connection goes, if there is no room for a fresh one."""
-        if self._has_no_room():
-            for target in self._targets:
-                if target.idle:
-                    next(iter(target.idle)).abort()
-                    return
 
     def _grow(self) -> None:
         while len(self._opening) < len(self._waiting) and not self._has_no_room():
