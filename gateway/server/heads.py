@@ -14,7 +14,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import httptools
@@ -39,21 +39,21 @@ from gateway.server.terms import Limits
 
 @dataclass(slots=True)
 class RequestHead:
-    """A head that has exactly one meaning."""
+    """A head that has exactly one meaning. The reader fills the same one again for its next head."""
 
-    method: str
+    method: str = ""
     """As sent; one that llhttp knows, neither TRACE nor CONNECT."""
-    target: bytes
+    target: bytes = b""
     """Origin-form: begins with a slash."""
-    http_version: str
+    http_version: str = "1.1"
     """"1.0" or "1.1"."""
-    headers: Headers
+    headers: Headers = field(default_factory=list)
     """In order, names in lower case, values without the white space around them."""
-    body: int | None
+    body: int | None = 0
     """Its length in bytes, 0 for none, CHUNKED if it is sent in chunks."""
-    keep_alive: bool
+    keep_alive: bool = True
     """The client wants to go on afterwards."""
-    expects_continue: bool
+    expects_continue: bool = False
     """It waits for a 100 before it sends the body."""
 
 
@@ -64,6 +64,7 @@ class HeadReader:
         self._limits = limits
         self._certainly_small = min(limits.target, limits.headers)
         self._parser: httptools.HttpRequestParser | None = None
+        self._read = RequestHead()
         self._target = b""
         self._headers: Headers = []
         self._decisive: Headers = []
@@ -87,7 +88,22 @@ class HeadReader:
             raise MethodNotAllowed(allow=METHODS, close=True)
         if target[:1] != b"/" or b"#" in target:
             raise BadTarget(close=True)
-        return self._judged(method, version)
+        if len(self._headers) > self._limits.header_count:
+            raise HeadersTooLarge(close=True)
+        read = self._read
+        read.method, read.target, read.http_version, read.headers = method, target, version, self._headers
+        decisive = self._decisive
+        if len(decisive) == 1 and version == "1.1" and decisive[0][0] == b"host":
+            if not sound_host(decisive[0][1]):
+                raise BadHost(close=True)
+            read.body, read.keep_alive, read.expects_continue = 0, True, False
+        else:
+            self._decide(read)
+        return read
+
+    def forget(self) -> None:
+        """The connection is gone: part with the parser, which refers back to us."""
+        self._parser = None
 
     # What llhttp calls: public names by its convention.
 
@@ -114,7 +130,8 @@ class HeadReader:
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpRequestParser(self)
-        self._target, self._headers, self._decisive, self._complete = b"", [], [], False
+        self._target, self._headers, self._complete = b"", [], False
+        self._decisive.clear()
         try:
             parser.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -130,29 +147,15 @@ class HeadReader:
             self._headers = [(name, value.rstrip(b" \t")) for name, value in self._headers]
             self._decisive = [(name, value.rstrip(b" \t")) for name, value in self._decisive]
 
-    def _judged(self, method: str, version: str) -> RequestHead:
-        if len(self._headers) > self._limits.header_count:
-            raise HeadersTooLarge(close=True)
-        host, body, keep_alive, expects = self._decided(version)
-        if (host is None and version == "1.1") or (host is not None and not sound_host(host)):
-            raise BadHost(close=True)
-        if body is not CHUNKED and body > self._limits.body:
-            raise BodyTooLarge(close=True)
-        if body != 0 or not keep_alive:
-            self._parser = None  # it waits for the body, which the connection counts by itself
-        return RequestHead(method, self._target, version, self._headers, body, keep_alive, expects)
-
-    def _decided(self, version: str) -> tuple[bytes | None, int | None, bool, bool]:
-        """The Host, the body's length, whether to go on afterwards, whether a 100 is awaited."""
-        decisive = self._decisive
-        if len(decisive) == 1 and decisive[0][0] == b"host":
-            return decisive[0][1], 0, version == "1.1", False
+    def _decide(self, read: RequestHead) -> None:
+        """The less usual: whatever else the decisive headers say."""
+        version = read.http_version
         host: bytes | None = None
         upgrade = expects = False
         lengths: list[bytes] = []
         codings: list[bytes] = []
         options: set[bytes] = set()
-        for name, value in decisive:
+        for name, value in self._decisive:
             if name == b"host":
                 if host is not None:
                     raise BadHost(close=True)
@@ -170,8 +173,16 @@ class HeadReader:
         # RFC 9110 §7.8: an Upgrade without the Connection option, or on HTTP/1.0, is no upgrade.
         if upgrade and b"upgrade" in options and version == "1.1":
             raise NotImplementedHere("The gateway does not switch protocols.", close=True)
+        if (host is None and version == "1.1") or (host is not None and not sound_host(host)):
+            raise BadHost(close=True)
         body = body_length(lengths, codings, version)
-        return host, body, version == "1.1" and b"close" not in options, expects and body != 0
+        if body is not CHUNKED and body > self._limits.body:
+            raise BodyTooLarge(close=True)
+        read.body = body
+        read.keep_alive = version == "1.1" and b"close" not in options
+        read.expects_continue = expects and body != 0
+        if body != 0 or not read.keep_alive:
+            self._parser = None  # it waits for the body, which the connection counts by itself
 
 
 def check_partial(head: bytes, fresh: int, limits: Limits) -> None:

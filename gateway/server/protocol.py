@@ -127,6 +127,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
         self.watch.discard(self)
+        self._heads.forget()
         self.deadline = NEVER
         self._lingering = True
         self.flow.resume_writing()
@@ -237,7 +238,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _fresh_head(self, data: bytes) -> None:
         """The usual case: a whole head, alone, in one piece."""
-        if data.endswith(b"\r\n\r\n") and data.find(b"\r\n\r\n") == len(data) - 4 and data[:1] != b"\r":
+        if data.find(b"\r\n\r\n") + 4 == len(data) > 4 and data[0] != _CR:
             self._begin(data)
         else:
             self._buffer += data
@@ -377,4 +378,5 @@ def _described(head: bytes | bytearray) -> dict[Literal["method", "target"], Any
     return {"method": method, "target": target}
 
 
+_CR = 13
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
