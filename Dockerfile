@@ -1,6 +1,6 @@
 # Build: docker build -t auth-gateway .
 # First: docker run --rm -v gateway:/data auth-gateway init
-# Run:   docker run --read-only -v gateway:/data -p 8080:8080 auth-gateway
+# Run:   docker run --read-only -v gateway:/data -p 8080:8080 -e GATEWAY_UPSTREAM=http://app:9000 auth-gateway
 #
 # /data holds gateway.yaml, .env and the SQLite file, and is all that is ever written to.
 
