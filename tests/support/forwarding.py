@@ -243,13 +243,13 @@ class Front:
 
 @contextlib.asynccontextmanager
 async def front(
-    *urls: str, body_limit: int = 10**9, body_idle: float = 30.0, **settings: Any
+    *urls: str, body_limit: int = 10**9, body_idle: float = 30.0, http: str = "httptools", **settings: Any
 ) -> AsyncIterator[Front]:
     """uvicorn with httptools on uvloop in a thread of its own, in front of these servers."""
     records: list[Record] = []
     gate = OpenGate(pool_for(*urls, **settings), body_limit=body_limit)
     app = ProxyApp(gate, on_done=records.append, body_idle=body_idle)  # type: ignore[arg-type]
-    with listening() as sock, serving(app, sock) as loop:
+    with listening() as sock, serving(app, sock, http) as loop:
         front = Front(sock.getsockname()[1], gate, records, loop)
         yield front
         await front.inside(gate.pool.close)
@@ -265,9 +265,9 @@ def listening() -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def serving(app: Any, sock: socket.socket) -> Iterator[asyncio.AbstractEventLoop]:
+def serving(app: Any, sock: socket.socket, http: str = "httptools") -> Iterator[asyncio.AbstractEventLoop]:
     config = uvicorn.Config(
-        app, http="httptools", loop="uvloop", ws="none", lifespan="off", log_config=None, access_log=False,
+        app, http=http, loop="uvloop", ws="none", lifespan="off", log_config=None, access_log=False,
         server_header=False, date_header=False, proxy_headers=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
