@@ -71,7 +71,7 @@ def rank(each: Rule, method: str, host: str, path: str) -> tuple[object, ...] | 
     return (*for_host, tuple(kinds), for_method)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     RULES,
     st.sampled_from(["GET", "HEAD", "POST", "PUT"]),
@@ -86,7 +86,7 @@ def test_the_most_specific_rule_wins(rules: list[Rule], method: str, host: str, 
     assert Matcher(reversed(rules)).find(method, host.encode(), path.rstrip("/").encode()) == best
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(RULES, st.sampled_from(["GET", "POST", "PUT"]), st.sampled_from(["h.x", ""]), ASKED)
 def test_without_case_no_spelling_that_rules_know_is_forgotten(
     rules: list[Rule], method: str, host: str, path: str
@@ -170,7 +170,7 @@ def test_hosts() -> None:
         assert matcher.find("GET", header, b"/p") is expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(RULES, PATTERNS)
 def test_overlapping_finds_every_rule_that_shares_a_path(rules: list[Rule], text: str) -> None:
     rules = without_clashes([each for each in rules if not each.hosts])
