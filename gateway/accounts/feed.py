@@ -54,16 +54,17 @@ class Feed:
         await self._read(since=0.0)
 
     async def poll(self) -> None:
-        """What was recorded lately, or everything now and then. Never raises a GatewayError."""
+        """What was recorded lately, or everything now and then. Never raises: the feed outlives its errors."""
         self._polls += 1
         full = self._polls % FULL_LOAD_EVERY == 0 or not self.healthy
         try:
             await self._read(since=0.0 if full else self._read_until - OVERLAP_S)
             if self._polls % PRUNE_EVERY == 0:
                 await self.prune()
-        except GatewayError as error:
+        except Exception as error:
             if self.healthy:
-                _log.warning("cut-offs can't be read: %s", error)
+                defect = None if isinstance(error, GatewayError) else error
+                _log.warning("cut-offs can't be read: %s", error, exc_info=defect)
             self.healthy = False
 
     async def run(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:

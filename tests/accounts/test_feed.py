@@ -130,6 +130,19 @@ async def test_an_absent_database_is_unhealthy_and_asked_again(
     assert feed.healthy
 
 
+async def test_a_defect_does_not_end_the_feed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(cut: Cut) -> None:
+        raise LookupError("a defect")
+
+    feed = Feed(world.database, broken)
+    await feed.load()
+    await world.ann()
+    await world.accounts.log_out((await world.log_in()).refresh_token)
+    await feed.poll()
+    assert not feed.healthy
+    assert "LookupError" in caplog.text
+
+
 async def test_it_polls_every_second_until_cancelled(world: World) -> None:
     slept: list[float] = []
 
