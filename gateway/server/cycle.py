@@ -36,6 +36,7 @@ class Connection(Protocol):
     deadline: float
 
     def expect_body(self) -> None: ...
+    def read_on(self) -> None: ...
     def answered(self, cycle: Cycle) -> None: ...
     def refuse(self, error: GatewayError, *, method: str | None, target: bytes | None) -> None: ...
     def cut(self) -> None: ...
@@ -155,8 +156,7 @@ class Cycle:
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         self._buffered = 0
-        if not self.body_complete:
-            self.connection.flow.resume_reading()
+        self.connection.read_on()
         return {"type": "http.request", "body": body, "more_body": not self.body_complete}
 
     async def _wait(self) -> None:

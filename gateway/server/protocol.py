@@ -206,6 +206,11 @@ class GatewayProtocol(HttpToolsProtocol):
         """The app waits for bytes of the body: the idle deadline runs."""
         self.deadline = self.watch.clock() + self.terms.timeouts.body_idle
 
+    def read_on(self) -> None:
+        """The app took what there was of the body. Only by reading can we notice that the client leaves."""
+        if len(self._buffer) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
+
     def answered(self, cycle: Cycle) -> None:
         """The whole answer was handed to the transport."""
         self.current = None

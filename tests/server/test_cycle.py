@@ -205,6 +205,28 @@ async def test_a_client_that_leaves_in_the_middle_of_a_body() -> None:
     assert (app.bodies, app.disconnects) == ([], 1)
 
 
+async def test_a_client_that_leaves_after_a_large_body_is_noticed_too() -> None:
+    """Its last bytes had stopped our reading; once they are taken we read on."""
+    held = asyncio.Event()
+    left = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await held.wait()
+        await read_body(receive)
+        assert (await receive())["type"] == "http.disconnect"
+        left.set()
+
+    async with serving(app) as served:
+        async with connect(served.address) as client:
+            await client.send(request(method="POST", body=b"x" * 100_000))
+            await until(lambda: served.state.connections)
+            (one,) = served.state.connections
+            await until(lambda: one.flow is not None and one.flow.read_paused)
+            held.set()
+        async with asyncio.timeout(5):
+            await left.wait()
+
+
 async def test_after_the_answer_the_app_hears_a_disconnect() -> None:
     heard: list[str] = []
 
