@@ -28,6 +28,7 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 GATEWAY = [sys.executable, "-m", "gateway"]
 BACKEND = [sys.executable, str(ROOT / "examples" / "upstream" / "app.py")]
+LISTING = ("users", "list", "--query", "@example.com", "--format", "json")
 LISTEN = os.environ.get("GATEWAY_LISTEN") or "127.0.0.1:8080"
 OPS_LISTEN = os.environ.get("GATEWAY_OPS_LISTEN") or "127.0.0.1:9090"
 UPSTREAM = (os.environ.get("GATEWAY_UPSTREAM") or "http://127.0.0.1:9000").removeprefix("http://")
@@ -53,8 +54,9 @@ def main() -> None:
         server(*BACKEND, "--host", host, "--port", port) as backend,
         server(*GATEWAY, "run") as front,
     ):
+        listing = start(*LISTING) if Path("gateway.db").exists() else None  # meanwhile
         wait_until_ready(front)
-        print(welcome(make_accounts()), flush=True)
+        print(welcome(make_accounts(present(listing))), flush=True)
         wait_for_either(backend, front)
 
 
@@ -107,16 +109,26 @@ def wait_until_ready(front: subprocess.Popen[bytes]) -> None:
     sys.exit(f"The gateway is not ready after {START_TIMEOUT:.0f} seconds; the lines above may say why.")
 
 
-def make_accounts() -> dict[str, str]:
+def present(listing: subprocess.Popen[str] | None) -> set[str]:
+    """The e-mails of everyone who has an account."""
+    told = listing.communicate()[0] if listing is not None else ""
+    if listing is None or listing.returncode:  # a new database, or one that had to be upgraded first
+        told = gateway(*LISTING)
+    return {user["email"] for user in json.loads(told)["items"]}
+
+
+def make_accounts(present: set[str]) -> dict[str, str]:
     """Make the two people if they are not there. Their new passwords, by e-mail; only hashes are stored."""
-    listing = json.loads(gateway("users", "list", "--format", "json"))
-    present = {user["email"] for user in listing["items"]}
     made = {}
     for email, options in ((ADMIN, ["--admin"]), (USER, [])):
         if email not in present:
             made[email] = secrets.token_urlsafe(12)
             gateway("users", "add", email, *options, "--password-stdin", typed=made[email])
     return made
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([*GATEWAY, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
 def gateway(*words: str, typed: str = "") -> str:
