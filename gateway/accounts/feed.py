@@ -54,7 +54,7 @@ class Feed:
         await self._read(since=0.0)
 
     async def poll(self) -> None:
-        """What was recorded lately, or everything now and then. Never raises: the feed outlives its errors."""
+        """What was recorded lately, or everything now and then. Never raises: the feed lives on."""
         self._polls += 1
         full = self._polls % FULL_LOAD_EVERY == 0 or not self.healthy
         try:
