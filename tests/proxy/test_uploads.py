@@ -293,7 +293,7 @@ async def test_a_connection_lost_before_the_first_byte_of_body_costs_nothing() -
         asked = talk(pool, b"POST", body=2)
         assert not asked.port.holds
         await backend.peers[0].reset()
-        await until(lambda: asked.port.holds)
+        await until(lambda: asked.port.pauses)
         await asked.port.may_feed.wait()
         asked.exchange.feed(b"hi")
         asked.exchange.feed_end()

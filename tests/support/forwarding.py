@@ -81,7 +81,7 @@ class RecordingPort:
         self.ended = asyncio.Event()
         self.started = asyncio.Event()
         self.may_feed = asyncio.Event()
-        self.ticks = 0
+        self.ticks = self.pauses = 0
 
     def interim(self, status: int, headers: Headers) -> None:
         self.interims.append(status)
@@ -109,6 +109,7 @@ class RecordingPort:
         self._over("abort")
 
     def pause_body(self) -> None:
+        self.pauses += 1
         self.holds = True
         self.may_feed.clear()
 
