@@ -9,7 +9,7 @@ import click
 
 WORDS = {
     "init": "Write gateway.yaml and .env where missing.",
-    "run": "Serve.",
+    "run": "Start the gateway, and serve until it is stopped.",
     "check": "Report every mistake in gateway.yaml, then run its tests.",
     "users": "List, add and change accounts.",
     "db": "Upgrade or check the database.",

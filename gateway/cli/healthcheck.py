@@ -29,7 +29,10 @@ EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 @click.command()
 @config_option
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=3.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0.1), default=3.0, metavar="SECONDS",
+    help="How long to wait for the answer: 3 seconds if left out.",
+)  # fmt: skip
 def healthcheck(config: Path, timeout: float) -> None:
     """Ask the running gateway whether it lives.
 

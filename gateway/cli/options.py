@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they read and behave the same everywhere."""
+"""What several commands share, so that they read and behave the same everywhere."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class InOrder(click.Group):
+    """A group whose help lists its commands as they are written, not by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 def config_option(command: Command) -> Command:
     """`-c/--config FILE`, given to the function as `config: Path`."""
     return click.option(
         "-c", "--config", type=click.Path(path_type=Path, dir_okay=True), envvar="GATEWAY_CONFIG",
         default="gateway.yaml", show_default=True, show_envvar=True, metavar="FILE",
-        help="The configuration.",
+        help="The configuration file.",
     )(command)  # fmt: skip
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @config_option
 def run(config: Path) -> int:
-    """Serve.
+    """Start the gateway, and serve until it is stopped.
 
     Refuses to start if the configuration has any mistake, and says all of them, as
     `gateway check` does. A SQLite file is made or upgraded; PostgreSQL has to be upgraded

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.accounts import actor, with_accounts
-from gateway.cli.options import config_option, format_option
+from gateway.cli.options import InOrder, config_option, format_option
 from gateway.cli.output import printable, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ password_stdin_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=InOrder)
 def users() -> None:
     """List, add and change accounts.
 
