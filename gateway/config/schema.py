@@ -347,7 +347,7 @@ def _expect(value: Any) -> int | Literal["allow"]:
 class Person(Section):
     """A logged-in caller of a test."""
 
-    user: fields.Email = setting("user@example.com", "Their e-mail address.")
+    email: fields.Email = setting("user@example.com", "Their e-mail address.")
     admin: fields.Switch = setting(False, "Whether they are an admin.")
     roles: tuple[fields.Role, ...] = setting((), "Their roles.", ["analyst"])
 
@@ -368,7 +368,7 @@ class Test(Section):
     ] = required("A method and a path, as a client would send it.", "GET /admin/users")
     as_: Caller = Field(
         alias="as",
-        description="Who asks: anonymous, user, admin, or a mapping of user (e-mail), admin and roles.",
+        description="Who asks: anonymous, user, admin, or a mapping of email, admin and roles.",
         examples=["anonymous", {"roles": ["analyst"]}],
     )
     expect: Annotated[

@@ -187,10 +187,10 @@ def _caller(written: str | Person) -> Principal | None:
     if written == "anonymous":
         return None
     if isinstance(written, str):
-        written = Person(user=f"{written}@example.com", admin=written == "admin")
+        written = Person(email=f"{written}@example.com", admin=written == "admin")
     return Principal(
         id="test",
-        email=canonical_email(written.user),
+        email=canonical_email(written.email),
         is_admin=written.admin,
         roles=tuple(sorted(written.roles)),
         session="test",
@@ -200,7 +200,7 @@ def _caller(written: str | Person) -> Principal | None:
 
 
 def _describe(person: Person) -> str:
-    name = person.user if "user" in person.model_fields_set else "user"
+    name = person.email if "email" in person.model_fields_set else "user"
     kinds = ["admin"] if person.admin else []
     kinds += [f"roles {', '.join(person.roles)}"] if person.roles else []
     return f"{name} ({'; '.join(kinds)})" if kinds else name

@@ -32,7 +32,7 @@ def test_proofs_that_hold() -> None:
         "{request: GET /admin, as: user, expect: 403}",
         "{request: 'GET /admin?x=/r', as: admin, expect: allow, route: /admin/**, upstream: default}",
         "{request: GET /r/x, as: {roles: [reader]}, expect: allow, route: GET /r/**, upstream: reports}",
-        "{request: POST /r/x, as: {user: Ann@x}, expect: allow, route: default}",
+        "{request: POST /r/x, as: {email: Ann@x}, expect: allow, route: default}",
         "{request: GET /office, as: anonymous, host: h.x, from: 10.0.0.1, expect: allow}",
         "{request: GET /office, as: anonymous, host: h.x, expect: 403}",
         "{request: GET /a/.., as: admin, expect: 400}",
@@ -44,7 +44,7 @@ def test_proofs_that_hold() -> None:
 
 def test_a_proof_that_fails_says_what_came_instead() -> None:
     failed = results(
-        "{request: GET /admin, as: {admin: true, user: ann@x, roles: [b, a]}, expect: 403}",
+        "{request: GET /admin, as: {admin: true, email: ann@x, roles: [b, a]}, expect: 403}",
         "{request: GET /admin, as: {admin: true}, expect: allow, route: /r/**}",
         "{request: GET /r/x, as: {roles: [reader]}, expect: allow, upstream: default}",
         "{request: GET /other, as: {}, expect: 401, route: /**}",
