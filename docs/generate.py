@@ -18,13 +18,13 @@ INTRODUCTION = """\
 
 <!-- Generated: python docs/generate.py > docs/reference/cli.md -->
 
-`gateway` and `python -m gateway` are the same. Exit codes: 0 fine, 1 no (a mistake, a refusal, something that is away),
-2 wrong usage. On a terminal there are colours and tables; in a pipe plain lines with tabs between columns. `NO_COLOR`
-switches colours off. What is said about the work goes to stderr, results go to stdout.
+`gateway` and `python -m gateway` are the same. Exit codes: 0 fine, 1 no (a mistake, a refusal, something that
+is away), 2 wrong usage. On a terminal there are colours and tables; in a pipe plain lines with tabs between
+columns. `NO_COLOR` switches colours off. What is said about the work goes to stderr, results go to stdout.
 
-Every command reads `gateway.yaml` of the working directory, or what `-c` or `GATEWAY_CONFIG` names, and the `.env`
-beside it. The path of a SQLite file is relative to the working directory. Commands that change accounts also write the
-audit event to stderr, as the JSON line that a running gateway would log.
+Every command reads `gateway.yaml` of the working directory, or what `-c` or `GATEWAY_CONFIG` names, and the
+`.env` beside it. The path of a SQLite file is relative to the working directory. Commands that change
+accounts also write the audit event to stderr, as the JSON line that a running gateway would log.
 
 `GATEWAY_TRACEBACK=1` shows where a defect of the gateway happened.
 """
