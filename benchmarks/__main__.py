@@ -120,8 +120,8 @@ def _median(found: list[Measured], key: str) -> float:
 
 def _render(rows: list[dict[str, object]]) -> str:
     lines = [
-        "| program | connections | req/s | ratio | p50 ms | p99 ms | failed |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| program | connections | req/s | ratio | CPU µs | p50 ms | p99 ms | failed |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [
         f"| {r['program']} | {r['connections']} | {r['requests_per_second']:,.0f} | {r['ratio']:.2f} "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -28,8 +27,9 @@ from gateway.identity.tokens import AccessTokens, RefreshTokens
 from gateway.policy.model import Policy
 from gateway.proxy.asgi import ProxyApp
 from gateway.proxy.gate import Destination, Gate
-from gateway.proxy.upstream.pool import Pool
+from gateway.proxy.upstream.pool import QUEUE_TIMEOUT, Pool
 from gateway.proxy.upstream.server import Server, tls_context
+from gateway.proxy.upstream.timers import Ticker
 from gateway.ratelimit import RateLimiter, Rule
 from gateway.telemetry.audit import AuditTrail, to_log
 from gateway.telemetry.logs import Decided, DecisionLog
@@ -134,7 +134,8 @@ def build(
     cutoffs = Cutoffs()
     access, refresh = _tokens(config, now)
     clients = ClientAddresses(_trusted(config))
-    pools = {name: _pool(name, upstream) for name, upstream in config.upstreams.items()}
+    ticker = Ticker()
+    pools = {name: _pool(name, upstream, ticker) for name, upstream in config.upstreams.items()}
     limiter = _limiter(config, now)
     database = Database(config.accounts.database.get_secret_value(), clock=clock)
     passwords = Passwords(cost=config.accounts.bcrypt_cost)
@@ -206,20 +207,19 @@ class Upkeep:
         self._database, self._passwords, self._limiter, self._pools = database, passwords, limiter, pools
         self._cutoffs, self._health, self._outlet, self._clock = cutoffs, health, outlet, clock
         self._feed = Feed(database, cutoffs.apply)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """No request is answered before every cut-off is known: a logged-out token must not revive."""
         self._outlet.attach(asyncio.get_running_loop().call_later)
         await schema.prepare(self._database)
         await self._feed.load()
-        self._task = asyncio.create_task(self._run())
+        self._tasks = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._run())]
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for pool in self._pools.values():
             pool.close()
         await self._limiter.close()
@@ -231,11 +231,10 @@ class Upkeep:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            await self.look_around()
+            await self._look_around()
 
-    async def look_around(self) -> None:
+    async def _look_around(self) -> None:
         """One round; about once a second."""
-        await self._feed.poll()
         self._note("database", self._feed.healthy, "can't be read; /auth answers 503")
         self._note("rate_limits", await self._limiter.ping(), "can't be reached; limited calls answer 503")
         self._cutoffs.forget(self._clock())
@@ -292,7 +291,8 @@ def _trusted(config: Config) -> TrustedProxies:
     return TrustedProxies(networks, unix="unix" in proxies)
 
 
-def _pool(name: str, upstream: Upstream) -> Pool:
+def _pool(name: str, upstream: Upstream, ticker: Ticker) -> Pool:
+    tls = any(url.scheme == "https" for url in upstream.targets)
     return Pool(
         name=name,
         servers=[_server(url) for url in upstream.targets],
@@ -300,7 +300,10 @@ def _pool(name: str, upstream: Upstream) -> Pool:
         connect=upstream.timeouts.connect,
         response=upstream.timeouts.response,
         idle=upstream.timeouts.idle,
-        ssl_context=tls_context(upstream.tls.ca),
+        # Who waits in the queue may wait for a connection that is being opened.
+        queue_timeout=max(QUEUE_TIMEOUT, upstream.timeouts.connect),
+        ssl_context=tls_context(upstream.tls.ca) if tls else None,
+        ticker=ticker,
     )
 
 

@@ -195,7 +195,9 @@ class IdentityHeaders(Section):
 class UpstreamTimeouts(Section):
     """How long the gateway waits for this backend."""
 
-    connect: fields.Duration = setting("5s", "For a connection, or a free one out of the pool; then 503.")
+    connect: fields.Duration = setting(
+        "5s", "For opening a connection; then 504. A refused one is 503 at once."
+    )
     response: fields.Duration = setting("60s", "For the head of the response; then 504.")
     idle: fields.Duration = setting("60s", "For the next piece of the response's body.")
 

@@ -39,6 +39,8 @@ class Client:
 
     address: Address | None
     """The client's address; None when nobody knows it (a unix socket without a trusted header)."""
+    name: str
+    """The address for logs, or "unix"."""
     forwarded_for: bytes
     """The value of `X-Forwarded-For`: the client first, then the trusted hops. Empty if unknown."""
     forwarded_proto: bytes
@@ -66,8 +68,10 @@ class ClientAddresses:
         chain = self._chain(_values(head, b"x-forwarded-for"), peer)
         proto = _last(_values(head, b"x-forwarded-proto")).lower()
         host = _last(_values(head, b"x-forwarded-host"))
+        address = chain[0] if chain else peer
         return Client(
-            address=chain[0] if chain else peer,
+            address=address,
+            name=str(address or "unix"),
             forwarded_for=", ".join(map(str, chain)).encode(),
             forwarded_proto=proto if proto in (b"http", b"https") else head.scheme.encode(),
             trusted=True,
@@ -90,7 +94,9 @@ class ClientAddresses:
 @lru_cache(maxsize=4096)
 def _direct(peer: str | None, scheme: str) -> Client:
     address = parse_address(peer) if peer else None
-    return Client(address, str(address or "").encode(), scheme.encode(), trusted=False)
+    return Client(
+        address, str(address or "unix"), str(address or "").encode(), scheme.encode(), trusted=False
+    )
 
 
 @lru_cache(maxsize=4096)

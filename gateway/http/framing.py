@@ -7,6 +7,7 @@ that the gateway is as strict behind any other ASGI server.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.errors import BadFraming, BadHost
@@ -66,6 +67,7 @@ def _length(lengths: list[bytes]) -> int:
     return int(lengths[0])
 
 
+@lru_cache(maxsize=1024)
 def valid_host(value: bytes) -> bool:
     """Whether `value` is uri-host [":" port] of RFC 3986 §3.2.2: a name, an IPv4 or a bracketed IPv6."""
     return _HOST.fullmatch(value) is not None

@@ -17,16 +17,14 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from gateway.errors import GatewayError, InternalError, NotImplementedHere
 from gateway.http.head import Head, Headers
 from gateway.http.problem import render
 from gateway.proxy.exchange import BODY_IDLE, Exchange
-from gateway.proxy.verdict import Forward, Judgement
-
-if TYPE_CHECKING:
-    from gateway.telemetry.logs import Decided
+from gateway.proxy.verdict import Forward, Judgement, Refuse
+from gateway.telemetry.logs import Decided
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -40,6 +38,7 @@ INBOX_LIMIT = 64 * 1024
 LINGER_SECONDS, LINGER_BYTES = 1.0, 16 * 1024 * 1024
 """How long and how far an unwanted body is read and thrown away after an early answer, before the connection
 is closed: closing with unread bytes resets it, and a reset takes the answer with it (RFC 9112 §9.6)."""
+_NO_RAW_PATH = NotImplementedHere("This server does not hand on the path as it was sent.", close=True)
 POLICY_VIOLATION = 1008
 """WebSocket close code (RFC 6455 §7.4.1)."""
 
@@ -76,29 +75,30 @@ class ProxyApp:
         if not scope["http_version"].startswith("1"):
             send = _without_connection(send)
         head = _head_of(scope)
-        if head is None:
-            error = NotImplementedHere("This server does not hand on the path as it was sent.", close=True)
-            await _answer(send, render(error, request_id=uuid.uuid4().hex))
-            return
+        judgement = self._judge(head) if head is not None else _refuse(scope, _NO_RAW_PATH)
+        if isinstance(judgement, Forward) and head is not None:
+            await _AsgiPort(judgement, head, receive, send, self._on_done, self._body_idle).run()
+        elif isinstance(judgement, Refuse):
+            await self._answer(judgement, scope, receive, send)
+
+    def _judge(self, head: Head) -> Judgement:
         try:
-            judgement = self._gate.judge(head)
+            return self._gate.judge(head)
         except Exception:
             log.exception("the gate failed")
-            await _answer(send, render(InternalError(close=True), request_id=uuid.uuid4().hex))
-            return
-        if isinstance(judgement, Forward):
-            await _AsgiPort(judgement, head, receive, send, self._on_done, self._body_idle).run()
+            return _refuse({"method": head.method, "raw_path": head.path}, InternalError(close=True))
+
+    async def _answer(self, refuse: Refuse, scope: Scope, receive: Receive, send: Send) -> None:
+        status, headers, body = render(
+            refuse.error, request_id=refuse.request_id, token_sent=refuse.token_sent
+        )
+        refuse.decided.status, refuse.decided.bytes_out = status, len(body)
+        self._on_done(refuse.decided)
+        if _announces_body(scope["headers"]):
+            _close_after(headers)
+            await _answer_and_linger(receive, send, (status, headers, body), scope["headers"])
         else:
-            status, headers, body = render(
-                judgement.error, request_id=judgement.request_id, token_sent=judgement.token_sent
-            )
-            judgement.decided.status = status
-            self._on_done(judgement.decided)
-            if _announces_body(head):
-                _close_after(headers)
-                await _answer_and_linger(receive, send, (status, headers, body), head)
-            else:
-                await _answer(send, (status, headers, body))
+            await _answer(send, (status, headers, body))
 
 
 class _AsgiPort:
@@ -193,7 +193,7 @@ class _AsgiPort:
         self._inbox_size = 0
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
-        if self._listener is None and not _expects_100(self._head):
+        if self._listener is None and not _expects_100(self._head.headers):
             self._listen_from_now_on()
         if self._listener is not None:
             await asyncio.wait((self._listener,), timeout=LINGER_SECONDS)
@@ -255,7 +255,11 @@ class _AsgiPort:
     def tick(self) -> None:
         """Old enough to look whether the client is still there. `receive` would answer a pending Expect."""
         self._ticks += 1
-        if self._ticks >= 2 and self._listener is None and not (self._more and _expects_100(self._head)):
+        if (
+            self._ticks >= 2
+            and self._listener is None
+            and not (self._more and _expects_100(self._head.headers))
+        ):
             self._listen_from_now_on()
 
     def _listen_from_now_on(self) -> None:
@@ -300,6 +304,14 @@ class _AsgiPort:
             self._room.set_result(None)
 
 
+def _refuse(scope: Scope, error: GatewayError) -> Refuse:
+    """For what the gate could not judge."""
+    request_id = uuid.uuid4().hex
+    path = scope.get("raw_path") or b""
+    decided = Decided(request_id, "", scope["method"], path, verdict="deny", reason=error.code)
+    return Refuse(error, token_sent=False, request_id=request_id, decided=decided)
+
+
 def _head_of(scope: Scope) -> Head | None:
     """The head, byte for byte as far as ASGI has it. (An empty query's "?" is lost on the way here.)"""
     target: bytes | None = scope.get("raw_path")
@@ -317,14 +329,14 @@ def _head_of(scope: Scope) -> Head | None:
     )
 
 
-def _expects_100(head: Head) -> bool:
-    return any(name.lower() == b"expect" for name, _ in head.headers)
+def _expects_100(headers: Headers) -> bool:
+    return any(name.lower() == b"expect" for name, _ in headers)
 
 
-def _announces_body(head: Head) -> bool:
+def _announces_body(headers: Headers) -> bool:
     return any(
         name.lower() == b"transfer-encoding" or (name.lower() == b"content-length" and value.strip() != b"0")
-        for name, value in head.headers
+        for name, value in headers
     )
 
 
@@ -352,13 +364,13 @@ async def _answer(send: Send, answer: tuple[int, Headers, bytes]) -> None:
 
 
 async def _answer_and_linger(
-    receive: Receive, send: Send, answer: tuple[int, Headers, bytes], head: Head
+    receive: Receive, send: Send, answer: tuple[int, Headers, bytes], request: Headers
 ) -> None:
     """To a request whose body we don't want."""
     status, headers, body = answer
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    if not _expects_100(head):  # that client waits with its body, and now won't send it
+    if not _expects_100(request):  # that client waits with its body, and now won't send it
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
                 await _throw_away(receive)

@@ -96,7 +96,7 @@ class Gate:
             self._policy,
             method=head.method,
             host=framing.host,
-            path=head.path,
+            path=decided.path,
             principal=principal,
             address=client.address,
         )
@@ -105,6 +105,8 @@ class Gate:
         if decision.error is not None:
             decided.verdict = "deny"
             unproven = bad_token if decision.verdict is Verdict.UNAUTHENTICATED else None
+            if unproven is not None:
+                decided.reason = unproven.code
             token_sent = principal is not None or bad_token is not None
             return Refuse(unproven or decision.error, token_sent, decided.request_id, decided)
         if framing.body is not CHUNKED and framing.body > self._body_limit:
@@ -130,7 +132,7 @@ class Gate:
     ) -> Forward:
         destination = self._destinations[decision.route.upstream]
         host, body = framing.host, framing.body
-        query = head.target[len(head.path) :]
+        query = head.target[len(decided.path) :]
         lines = [
             b"%b %b%b HTTP/1.1\r\n" % (head.method.encode(), decision.path, query),
             b"Host: %b\r\n" % (host if destination.preserve_host and host else destination.host),
@@ -156,7 +158,7 @@ class Gate:
 def _begin(head: Head, client: Client) -> Decided:
     return Decided(
         request_id=_request_id(head, client),
-        client=str(client.address or "unix"),
+        client=client.name,
         method=head.method,
         path=head.path,
     )

@@ -56,6 +56,8 @@ class Cycle:
     _waiter: asyncio.Future[None] | None = None
     _chunked = False
     _bodyless = False
+    _held = b""
+    """The head of the answer, for the moment until the first piece of the body: they leave in one write."""
     _left: int | None = None
     """Bytes of the answer still owed to its Content-Length; None without one."""
 
@@ -222,10 +224,19 @@ class Cycle:
         ends = len(lines) + 1
         if not block.count(b"\n") == ends == block.count(b"\r"):
             raise RuntimeError("a header of the answer holds a line end")
-        self.connection.transport.write(block)
+        self._held = block
+        self.connection.loop.call_soon(self._release)
+
+    def _release(self) -> None:
+        """A body that lets wait for itself does not delay the head."""
+        held, self._held = self._held, b""
+        if held and not self.disconnected:
+            self.connection.transport.write(held)
 
     def _body(self, body: bytes, more: bool) -> None:
-        if not self._bodyless:
+        if self._bodyless:
+            self._release()
+        else:
             self._write(body, more)
         if not more:
             self.complete = True
@@ -240,6 +251,8 @@ class Cycle:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("the answer's length is not its Content-Length")
+        if self._held:
+            body, self._held = self._held + body, b""
         if body:
             self.connection.transport.write(body)
 

@@ -105,18 +105,6 @@ class LoggedOut(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRevoked(Event):
-    """Ended by its owner from elsewhere, or by an administrator."""
-
-    name = "session_revoked"
-
-    user: str
-    """The id of the session's user."""
-    session: str
-    """The session's id."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordChanged(Event):
     name = "password_changed"
 

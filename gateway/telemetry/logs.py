@@ -43,6 +43,7 @@ def configure(stream: TextIO, *, level: int | str = logging.INFO) -> Outlet:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.WARNING)  # it tells the story of each listener; ours is told once
     logging.getLogger("uvicorn.access").handlers = []
     logging.getLogger("uvicorn.access").propagate = False  # the decision line says it all
     logging.captureWarnings(True)

@@ -124,9 +124,6 @@ class Metrics:
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         self._gauges["gateway_ready"] = ("1 while /readyz says 200.", ready)
 
-    def watch_connections(self, count: Callable[[], int]) -> None:
-        self._gauges["gateway_client_connections"] = ("Open connections from clients.", count)
-
     def watch_log(self, dropped: Callable[[], int]) -> None:
         self._dropped = dropped
 

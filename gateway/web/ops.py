@@ -38,11 +38,9 @@ class Phase(Enum):
 class Health:
     """How ready this process is, and what it has to do without."""
 
-    def __init__(self, *, on_change: Callable[[bool], None] = lambda ready: None) -> None:
-        """`on_change` hears whether new traffic is welcome, each time that changes."""
+    def __init__(self) -> None:
         self.phase = Phase.STARTING
         self._degraded: dict[str, str] = {}
-        self._on_change = on_change
 
     def __repr__(self) -> str:
         return f"<Health {self.phase.value} degraded={self._degraded}>"
@@ -60,13 +58,10 @@ class Health:
         """Everything needed is there. A process told to stop while it started stays draining."""
         if self.phase is Phase.STARTING:
             self.phase = Phase.READY
-            self._on_change(True)
 
     def drain(self) -> None:
         """No new traffic, please: the process is about to end."""
-        if self.phase is not Phase.DRAINING:
-            self.phase = Phase.DRAINING
-            self._on_change(False)
+        self.phase = Phase.DRAINING
 
     def degrade(self, name: str, why: str) -> None:
         """A dependency is away. `why` is for operators and holds no secret, so no connection URL."""

@@ -26,7 +26,7 @@ def test_a_stranger_is_the_address_of_their_socket_whatever_they_claim() -> None
         (b"X-Forwarded-Proto", b"https"),
         (b"X-Forwarded-Host", b"bank.example"),
     )
-    assert client == Client(ip_address("203.0.113.9"), b"203.0.113.9", b"http", trusted=False)
+    assert client == Client(ip_address("203.0.113.9"), "203.0.113.9", b"203.0.113.9", b"http", trusted=False)
 
 
 def test_hops_are_counted_from_the_right_and_the_clients_own_writing_is_dropped() -> None:
@@ -64,7 +64,9 @@ def test_a_scheme_that_is_none_is_not_passed_on() -> None:
 
 
 def test_nobody_knows_who_sits_behind_an_untrusted_unix_socket() -> None:
-    assert ask(None, (b"x-forwarded-for", b"203.0.113.9")) == Client(None, b"", b"http", trusted=False)
+    assert ask(None, (b"x-forwarded-for", b"203.0.113.9")) == Client(
+        None, "unix", b"", b"http", trusted=False
+    )
 
 
 def test_a_trusted_unix_socket_speaks_for_its_clients() -> None:

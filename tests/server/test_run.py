@@ -270,7 +270,7 @@ def test_too_few_open_files_are_warned_about(
 ) -> None:
     monkeypatch.setattr(run, "raise_open_files", lambda _: 1024)
     life.serve(lambda _: None, limits=Limits(connections=5000))
-    assert "the limit of open files is 1024; 5000 connections need 10512" in caplog.text
+    assert "the limit of open files is 1024; 5000 connections need 6024" in caplog.text
 
 
 def test_without_uvloop(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,23 +158,21 @@ class Pool:
 
 def test_what_others_know_is_read_when_somebody_asks() -> None:
     metrics = Metrics(version="1.2.3")
-    pool, cutoffs, state = Pool(), {"a"}, {"ready": False, "dropped": 0, "open": 0}
+    pool, cutoffs, state = Pool(), {"a"}, {"ready": False, "dropped": 0}
     metrics.watch_pool("app", pool)
     metrics.watch_cutoffs(cutoffs)
     metrics.watch_ready(lambda: bool(state["ready"]))
-    metrics.watch_connections(lambda: state["open"])
     metrics.watch_log(lambda: state["dropped"])
     assert value(metrics, "gateway_ready") == 0
     pool.idle_count = 4
     cutoffs.add("b")
-    state.update(ready=True, dropped=5, open=9)
+    state.update(ready=True, dropped=5)
     assert value(metrics, "gateway_upstream_connections", upstream="app", state="idle") == 4
     assert value(metrics, "gateway_upstream_connections", upstream="app", state="busy") == 2
     assert value(metrics, "gateway_upstream_connections", upstream="app", state="opening") == 1
     assert value(metrics, "gateway_upstream_waiting", upstream="app") == 7
     assert value(metrics, "gateway_cutoffs") == 2
     assert value(metrics, "gateway_ready") == 1
-    assert value(metrics, "gateway_client_connections") == 9
     assert value(metrics, "gateway_log_lines_dropped_total") == 5
     assert value(metrics, "gateway_build_info", version="1.2.3") == 1
 

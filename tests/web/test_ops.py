@@ -72,16 +72,6 @@ async def test_a_process_told_to_stop_while_starting_never_becomes_ready(health:
     assert repr(health) == "<Health draining degraded={}>"
 
 
-async def test_whoever_listens_hears_each_change_once() -> None:
-    heard: list[bool] = []
-    health = Health(on_change=heard.append)
-    health.start()
-    health.start()
-    health.drain()
-    health.drain()
-    assert heard == [True, False]
-
-
 async def test_metrics_come_in_the_format_prometheus_reads(ops: httpx.AsyncClient) -> None:
     answer = await ops.get("/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"

@@ -44,6 +44,8 @@ KEEP_ALIVE = 4.0
 """Seconds an idle connection is kept: uvicorn, Node and Apache close theirs after five."""
 FAILED_FOR = 5.0
 """Seconds a server that refused a connection is tried after all others."""
+QUEUE_TIMEOUT = 10.0
+"""Seconds a request waits for a connection to become free."""
 RETRY_AFTER = 1
 """Seconds a client is told to wait when the queue is full or the backend is away."""
 
@@ -74,7 +76,7 @@ class Pool:
         servers: Sequence[Server],
         connections: int = 200,
         queue: int = 1000,
-        queue_timeout: float = 10.0,
+        queue_timeout: float = QUEUE_TIMEOUT,
         connect: float = 5.0,
         response: float = 60.0,
         idle: float = 60.0,
