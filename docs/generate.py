@@ -23,7 +23,7 @@ is away), 2 wrong usage. On a terminal there are colours and tables; in a pipe p
 columns. `NO_COLOR` switches colours off. What is said about the work goes to stderr, results go to stdout.
 
 Every command reads `gateway.yaml` of the working directory, or what `-c` or `GATEWAY_CONFIG` names, and the
-`.env` beside it. The path of a SQLite file is relative to the working directory. Commands that change
+`.env` beside it. A relative SQLite file stands beside it too. Commands that change
 accounts also write the audit event to stderr, as the JSON line that a running gateway would log.
 
 `GATEWAY_TRACEBACK=1` shows where a defect of the gateway happened.
@@ -38,7 +38,8 @@ def cli() -> str:
 
 
 def _sections(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
-    context = click.Context(command, info_name=name, parent=parent, terminal_width=WIDTH)
+    settings = {"info_name": name, "parent": parent, "terminal_width": WIDTH, **command.context_settings}
+    context = click.Context(command, **settings)
     level = "##" if parent is None or parent.parent is None else "###"
     yield f"\n{level} {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):

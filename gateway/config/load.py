@@ -16,11 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, SecretStr, ValidationError, create_model
 
 from .checks import CHECKED, Finding, Parts, check
 from .dotenv import read_dotenv
-from .fields import Section
+from .fields import Section, UnsetSecret
 from .fill import fill
 from .filled import Broken
 from .json_schema import json_schema as json_schema
@@ -79,8 +79,20 @@ def _load(
     data = typist.typed(root, ())
     config, findings = _validated(data)
     problems += _placed(typist.findings, findings, places)
-    valid = all(problem.warning for problem in problems)
-    return Loaded(config if valid else None, places, _sorted(problems))
+    if config is None or any(not problem.warning for problem in problems):
+        return Loaded(None, places, _sorted(problems))
+    return Loaded(_settled(config, path.parent), places, _sorted(problems))
+
+
+def _settled(config: Config, folder: Path) -> Config:
+    """A relative SQLite file stands beside gateway.yaml, as `.env` does, wherever a command is run."""
+    if isinstance(config.accounts.database, UnsetSecret):
+        return config
+    scheme, separator, file = config.accounts.database.get_secret_value().partition(":///")
+    if scheme != "sqlite":
+        return config
+    url = SecretStr(f"{scheme}{separator}{folder.absolute() / file}")
+    return config.model_copy(update={"accounts": config.accounts.model_copy(update={"database": url})})
 
 
 class _Typist:

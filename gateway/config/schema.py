@@ -145,7 +145,8 @@ class Accounts(Section):
 
     database: fields.Secret = setting(
         "sqlite:///gateway.db",
-        "Where users and sessions are kept: sqlite:///file or postgresql://user:password@host/name.",
+        "Where users and sessions are kept: sqlite:///file (a relative one stands beside this file) or "
+        "postgresql://user:password@host/name.",
         "sqlite:////var/lib/gateway/gateway.db",
         "postgresql://gateway:${DB_PASSWORD}@db/gateway",
     )

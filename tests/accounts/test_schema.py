@@ -47,6 +47,11 @@ async def test_an_upgrade_makes_exactly_the_tables(empty: Database) -> None:
     await schema.upgrade(empty)
 
 
+async def test_the_head_is_the_last_migration(empty: Database) -> None:
+    await schema.upgrade(empty)
+    assert (await schema.state(empty)).current == schema.HEAD
+
+
 async def test_drift_is_found(empty: Database) -> None:
     await schema.upgrade(empty)
     await empty.write(execute("ALTER TABLE users ADD COLUMN shoe_size INTEGER"))

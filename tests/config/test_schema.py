@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from gateway.config.load import load
 from gateway.config.schema import PLAIN_WORDS, SECRETS, Config, Person, Rule
 from gateway.config.sentences import models_in
 from gateway.config.values import Listen, Rate, UpstreamUrl
 
-from .conftest import BASE, TOKENS, Write
+from .conftest import ACCESS, BASE, REFRESH, TOKENS, Write
 
 DAY = 86400.0
 
@@ -40,7 +42,7 @@ def test_the_defaults_are_those_of_the_reference(loaded: Write) -> None:
     )
     assert config.tokens.access.ttl == 900.0
     assert (config.tokens.refresh.ttl, config.tokens.refresh.reuse_grace) == (7 * DAY, 10.0)
-    assert config.accounts.database.get_secret_value() == "sqlite:///gateway.db"
+    assert config.accounts.database.get_secret_value().endswith("/gateway.db")
     assert (config.accounts.bcrypt_cost, config.accounts.password.min_length) == (12, 10)
     assert config.rate_limits.storage.get_secret_value() == "memory://"
     assert config.rate_limits.login.per_account == Rate(5, 60)
@@ -135,3 +137,16 @@ def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Any:
         yield (*path, name), field.annotation
         for inner, _ in models_in(field.annotation):
             yield from _leaves(inner, (*path, name))
+
+
+def test_a_relative_database_stands_beside_the_file_wherever_the_command_runs(
+    loaded: Write, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded("accounts: {database: 'sqlite:///data/users.db'}", base=BASE)
+    (folder / "elsewhere").mkdir()
+    environ = {"JWT_ACCESS_SECRET": ACCESS, "JWT_REFRESH_SECRET": REFRESH}
+    monkeypatch.chdir(folder / "elsewhere")
+    config = load(Path("../gateway.yaml"), environ=environ).config
+    assert config is not None
+    url = config.accounts.database.get_secret_value()
+    assert Path(url.removeprefix("sqlite:///")).resolve() == folder.resolve() / "data/users.db"
