@@ -18,7 +18,7 @@ from gateway.accounts.feed import POLL_S, Feed
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.service import Accounts
 from gateway.config.schema import Config, Rate, Upstream, UpstreamUrl
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, GatewayTimeout, Unavailable
 from gateway.http.client_address import Address, ClientAddresses, TrustedProxies
 from gateway.http.head import Head
 from gateway.http.identity_headers import HeaderSieve, identity_lines
@@ -97,6 +97,10 @@ class Gateway:
         )
         self._metrics.began()
         self._finish(decided)
+
+
+class CannotStart(Exception):
+    """Something the process needs to begin with is away. The text is for the operator."""
 
 
 class Refused(Protocol):
@@ -212,8 +216,12 @@ class Upkeep:
     async def start(self) -> None:
         """No request is answered before every cut-off is known: a logged-out token must not revive."""
         self._outlet.attach(asyncio.get_running_loop().call_later)
-        await schema.prepare(self._database)
-        await self._feed.load()
+        try:
+            await schema.prepare(self._database)
+            await self._feed.load()
+        except (Unavailable, GatewayTimeout) as error:
+            why = _first_line(error.__cause__ or error)
+            raise CannotStart(f"the database can't be used: {why}") from error
         self._tasks = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._run())]
 
     async def stop(self) -> None:
@@ -265,6 +273,11 @@ class _Front:
                 await self._auth(scope, receive, send)
                 return
         await self._proxy(scope, receive, send)
+
+
+def _first_line(error: BaseException) -> str:
+    """What a database driver says of itself first: hosts and files, never a value."""
+    return str(getattr(error, "orig", None) or error).partition("\n")[0]
 
 
 def _tokens(config: Config, clock: Clock) -> tuple[AccessTokens, RefreshTokens]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 FINE, NO, WRONG_USAGE = 0, 1, 2
@@ -19,6 +20,9 @@ FINE, NO, WRONG_USAGE = 0, 1, 2
 
 def main() -> NoReturn:
     """The entry point: run the command line of this process and exit."""
+    # `gateway check >&-`: Python starts with None where a stream was closed.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  open to the end
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()

@@ -38,9 +38,9 @@ class Client:
     """The client as the gateway sees it, and what the backend is told about it."""
 
     address: Address | None
-    """The client's address; None when nobody knows it (a unix socket without a trusted header)."""
+    """The client's address; None if nobody knows it: a unix socket, a trusted header that says `unknown`."""
     name: str
-    """The address for logs, or "unix"."""
+    """The address for logs; "unix" for a unix socket, else "unknown"."""
     forwarded_for: bytes
     """The value of `X-Forwarded-For`: the client first, then the trusted hops. Empty if unknown."""
     forwarded_proto: bytes
@@ -65,30 +65,35 @@ class ClientAddresses:
         return self._forwarded(head, peer)
 
     def _forwarded(self, head: Head, peer: Address | None) -> Client:
-        chain = self._chain(_values(head, b"x-forwarded-for"), peer)
+        chain, known = self._chain(_values(head, b"x-forwarded-for"), peer)
         proto = _last(_values(head, b"x-forwarded-proto")).lower()
         host = _last(_values(head, b"x-forwarded-host"))
-        address = chain[0] if chain else peer
+        address = chain[0] if chain and known else None
         return Client(
             address=address,
-            name=str(address or "unix"),
+            name=str(address or ("unknown" if head.peer else "unix")),
             forwarded_for=", ".join(map(str, chain)).encode(),
             forwarded_proto=proto if proto in (b"http", b"https") else head.scheme.encode(),
             trusted=True,
             forwarded_host=host if host.isascii() and host else None,
         )
 
-    def _chain(self, values: list[bytes], peer: Address | None) -> list[Address]:
-        """From the client to the peer: the entries from the right, up to the first untrusted one."""
+    def _chain(self, values: list[bytes], peer: Address | None) -> tuple[list[Address], bool]:
+        """From the client to the peer: the entries from the right, up to the first untrusted one.
+
+        An entry that is no address (`unknown`, as Squid writes it) makes the
+        client unknown: the proxy behind it must not be taken for the client,
+        whose address a rule would then find to be one of ours.
+        """
         chain = [peer] if peer is not None else []
         for entry in reversed(values):
             address = parse_address(entry.decode("latin-1"))
             if address is None:
-                break
+                return chain, False
             chain.insert(0, address)
             if address not in self.trusted:
                 break
-        return chain
+        return chain, True
 
 
 @lru_cache(maxsize=4096)
@@ -119,12 +124,13 @@ def parse_address(text: str) -> Address | None:
 
 
 def _values(head: Head, name: bytes) -> list[bytes]:
-    """Every comma-separated entry of every line called `name`, in order."""
+    """Every entry of every line called `name`, in order. Empty ones are none (RFC 9110 §5.6.1)."""
     return [
         entry.strip()
         for line_name, value in head.headers
         if line_name.lower() == name
         for entry in value.split(b",")
+        if entry.strip()
     ]
 
 

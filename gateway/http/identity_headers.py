@@ -59,6 +59,8 @@ class HeaderSieve:
 
     def _decide(self, name: bytes) -> _Fate:
         fate = self._fate(name.lower())
+        if len(name) > _MEMO_NAME:
+            return fate
         if len(self._verdicts) >= _MEMO_SIZE:
             # Only a client that invents names gets here; it pays, and memory stays bounded.
             self._verdicts.clear()
@@ -171,6 +173,8 @@ _PLAIN = re.compile(r"[!-$&-~]*")
 _VISIBLE = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) != "%")
 _MEMO_SIZE = 4096
 """Header names remembered per upstream; real traffic has a few dozen."""
+_MEMO_NAME = 64
+"""Bytes of the longest name remembered."""
 
 _ORDINARY_OPTIONS = frozenset([b"", b"close", b"keep-alive", b"te", b"upgrade"])
 """Connection options that name no header worth a second look: theirs are dropped anyway."""

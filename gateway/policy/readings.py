@@ -41,6 +41,11 @@ from gateway.errors import AmbiguousPath, BadTarget, DotSegment
 MAX_READINGS = 32
 """The literal one included. Honest paths have fewer than ten."""
 
+MAX_BYTES = 32 * 1024
+"""Of all readings together, if there are several. Four times the longest target."""
+_GROWTH = 3
+"""How many times longer than it was sent a reading may be: NFKC makes 33 bytes of the 3 of U+FDFA."""
+
 Reading = bytes
 """`/` between segments, NUL for a slash inside one, no trailing slash; the root is empty."""
 
@@ -90,6 +95,8 @@ def _closure(start: list[Reading], steps: tuple[Step, ...]) -> dict[Reading, Non
     """Everything that any chain of steps makes of `start`, whose first stays in front."""
     found: dict[Reading, None] = {}
     waiting = start[::-1]
+    longest = _GROWTH * len(start[0]) + 256
+    size = 0
     while waiting:
         reading = waiting.pop()
         if reading in found:
@@ -97,7 +104,8 @@ def _closure(start: list[Reading], steps: tuple[Step, ...]) -> dict[Reading, Non
         if b"." in reading and _DOTS(reading):
             raise DotSegment
         found[reading] = None
-        if len(found) > MAX_READINGS:
+        size += len(reading)
+        if len(found) > MAX_READINGS or len(reading) > longest or (size > MAX_BYTES and len(found) > 1):
             raise AmbiguousPath
         waiting.extend(step(reading).rstrip(b"/") for applies, step in steps if applies(reading))
     return found

@@ -90,6 +90,8 @@ class HeadReader:
             raise BadTarget(close=True)
         if len(self._headers) > self._limits.header_count:
             raise HeadersTooLarge(close=True)
+        if self._parser is not None and not self._parser.should_keep_alive():
+            self._parser = None  # it has seen a `Proxy-Connection: close`, and would take no further head
         read = self._read
         read.method, read.target, read.http_version, read.headers = method, target, version, self._headers
         decisive = self._decisive

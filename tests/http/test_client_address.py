@@ -44,10 +44,17 @@ def test_when_every_hop_is_ours_the_first_one_asked() -> None:
     assert ask("10.0.0.2", (b"x-forwarded-for", b"10.9.9.9")).address == ip_address("10.9.9.9")
 
 
-@pytest.mark.parametrize("junk", [b"", b"unknown", b"_hidden", b"999.1.1.1", b"\xff", b"a, b"])
-def test_an_entry_that_is_no_address_ends_the_belief(junk: bytes) -> None:
+@pytest.mark.parametrize("junk", [b"unknown", b"_hidden", b"999.1.1.1", b"\xff", b"a, b"])
+def test_behind_an_entry_that_is_no_address_nobody_is_known(junk: bytes) -> None:
     client = ask("10.0.0.2", (b"x-forwarded-for", b"203.0.113.9, " + junk))
-    assert client.address == ip_address("10.0.0.2")
+    assert (client.address, client.name) == (None, "unknown")
+    assert client.forwarded_for == b"10.0.0.2"
+
+
+@pytest.mark.parametrize("gap", [b"", b" ", b",,"])
+def test_empty_entries_are_none(gap: bytes) -> None:
+    client = ask("10.0.0.2", (b"x-forwarded-for", b"203.0.113.9, " + gap), (b"x-forwarded-for", b""))
+    assert client.address == ip_address("203.0.113.9")
 
 
 def test_a_trusted_proxy_says_how_and_for_which_host_the_client_came() -> None:

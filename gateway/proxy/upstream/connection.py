@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
             self._refuse(error)
             return
         if self._complete:
-            self._settle(data)
+            self._settle()
         elif self._unsettled > MAX_HEAD:
             self._break("more than 64 KiB of head, chunk extensions or trailers")
 
@@ -244,14 +244,12 @@ class Connection(asyncio.Protocol):
         if sum(len(name) + len(value) + LINE_OVERHEAD for name, value in lines) > MAX_HEAD:
             raise Broken("a response head of more than 64 KiB")
 
-    def _settle(self, data: bytes) -> None:
+    def _settle(self) -> None:
         """The answer is complete and the parser took the whole read."""
         owner, self._owner = self._owner, None
-        clean = self.keep_alive is not None and self._has_said_everything()
-        if self._to_head:
-            # The parser waits for a body that never comes (httptools#47): it can't say where the head ended.
-            clean = clean and _HEAD_END.endswith(data[-len(_HEAD_END) :])
-            self._parser = httptools.HttpResponseParser(self)
+        # Never used again after HEAD: some backends send a body all the same, a moment later, which would
+        # answer somebody else's request (Traefik CVE-2026-71324).
+        clean = self.keep_alive is not None and not self._to_head and self._has_said_everything()
         if owner is not None:
             owner.answer_ends(clean)
 
@@ -298,6 +296,3 @@ class Connection(asyncio.Protocol):
     def __repr__(self) -> str:
         state = "closed" if self.closed else "busy" if self._owner else "idle"
         return f"<Connection to {self.address}, {state}, {self.uses} requests>"
-
-
-_HEAD_END = b"\r\n\r\n"

@@ -130,7 +130,9 @@ class Pool:
             connection.abort()
             return
         connection.resume()
-        if self._waiting:
+        if self._waiting and connection.is_stale():
+            connection.abort()  # something came after the answer; whoever waits gets a new one
+        elif self._waiting:
             self._waiting.popitem(last=False)[0].connected(connection)
         else:
             self._rest(connection)
