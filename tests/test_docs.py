@@ -172,6 +172,11 @@ def test_the_readme_has_the_lines_that_make_run_prints(monkeypatch: pytest.Monke
     assert demo.curl_lines({}).strip() + "\n" in blocks(ROOT / "README.md", "sh")
 
 
+def test_the_numbers_are_those_that_were_measured() -> None:
+    table = (ROOT / "benchmarks" / "results" / "throughput.md").read_text()
+    assert table in (ROOT / "docs" / "performance.md").read_text()
+
+
 # -- configuration -------------------------------------------------------------------------------------------
 
 
