@@ -38,6 +38,9 @@ INBOX_LIMIT = 64 * 1024
 LINGER_SECONDS, LINGER_BYTES = 1.0, 16 * 1024 * 1024
 """How long and how far an unwanted body is read and thrown away after an early answer, before the connection
 is closed: closing with unread bytes resets it, and a reset takes the answer with it (RFC 9112 §9.6)."""
+REQUEST_ID, REFUSED = "gateway.request_id", "gateway.refused"
+"""Keys of `scope["state"]`, between a server of ours and us: our id for the request, and the GatewayError
+that the server answered by itself because the body came late or malformed. One request has one line."""
 _NO_RAW_PATH = NotImplementedHere("This server does not hand on the path as it was sent.", close=True)
 POLICY_VIOLATION = 1008
 """WebSocket close code (RFC 6455 §7.4.1)."""
@@ -77,7 +80,9 @@ class ProxyApp:
         head = _head_of(scope)
         judgement = self._judge(head) if head is not None else _refuse(scope, _NO_RAW_PATH)
         if isinstance(judgement, Forward) and head is not None:
-            await _AsgiPort(judgement, head, receive, send, self._on_done, self._body_idle).run()
+            state = scope.setdefault("state", {})
+            state[REQUEST_ID] = judgement.request_id
+            await _AsgiPort(judgement, head, receive, send, self._on_done, self._body_idle, state).run()
         elif isinstance(judgement, Refuse):
             await self._answer(judgement, scope, receive, send)
 
@@ -122,6 +127,7 @@ class _AsgiPort:
         "_send",
         "_size",
         "_start",
+        "_state",
         "_ticks",
         "_waker",
     )
@@ -134,7 +140,9 @@ class _AsgiPort:
         send: Send,
         on_done: Callable[[Decided], None],
         body_idle: float,
+        state: MutableMapping[str, Any],
     ) -> None:
+        self._state = state
         self._forward, self._head, self._receive, self._send = forward, head, receive, send
         self._exchange = Exchange(forward, self, on_done=on_done, body_idle=body_idle)
         self._start: Message | None = None
@@ -156,7 +164,7 @@ class _AsgiPort:
             self._exchange.begin()
             await self._deliver()
         finally:
-            self._exchange.client_gone()  # does nothing if the exchange is over
+            self._exchange.client_gone(self._state.get(REFUSED))  # does nothing if the exchange is over
             if self._listener is not None:
                 self._listener.cancel()
             del self._exchange  # it holds us: undo the circle, the collector need not come for every request
@@ -274,7 +282,7 @@ class _AsgiPort:
         except Exception:
             log.exception("the server failed to hand on the request")
         if not self._exchange.done:
-            self._exchange.client_gone()
+            self._exchange.client_gone(self._state.get(REFUSED))
             self._wake()
 
     async def _take_messages(self) -> None:

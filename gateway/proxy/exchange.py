@@ -175,12 +175,15 @@ class Exchange:
             self._send([b"0\r\n\r\n"])
         self._touch()
 
-    def client_gone(self) -> None:
-        """The client left, or must be treated as if: give up, at whatever point."""
+    def client_gone(self, refused: GatewayError | None = None) -> None:
+        """The client left, or must be treated as if: give up, at whatever point.
+
+        `refused` is what the server has answered it by itself, after the request was judged.
+        """
         if not self._done:
             if not self._answered:
-                self._forward.decided.status = CLIENT_GONE
-            self._drop("client_gone")
+                self._forward.decided.status = CLIENT_GONE if refused is None else refused.status
+            self._drop("client_gone" if refused is None else refused.code)
             self._on_done(self._forward.decided)
 
     def pause(self) -> None:

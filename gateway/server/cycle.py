@@ -38,7 +38,9 @@ class Connection(Protocol):
     def expect_body(self) -> None: ...
     def read_on(self) -> None: ...
     def answered(self, cycle: Cycle) -> None: ...
-    def refuse(self, error: GatewayError, *, method: str | None, target: bytes | None) -> None: ...
+    def refuse(
+        self, error: GatewayError, *, method: str | None, target: bytes | None, request_id: str | None
+    ) -> None: ...
     def cut(self) -> None: ...
 
 
@@ -48,6 +50,8 @@ class Cycle:
     # How every cycle begins. Class attributes: setting a dozen of them per request costs a microsecond.
     disconnected = False
     """The client is gone, or we gave up on it."""
+    begun = False
+    """The app has seen the request."""
     started = False
     """The answer's head was written."""
     complete = False
@@ -78,6 +82,7 @@ class Cycle:
 
     async def run(self, app: ASGIApp) -> None:
         """A defect of the app is a 500 for this client and a traceback in the log, nothing more."""
+        self.begun = True
         try:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -123,12 +128,21 @@ class Cycle:
         """Answer with `error` if nothing was sent yet, else cut. The app hears a disconnect."""
         if self.complete or self.disconnected:
             return
+        if not self.begun:
+            # It came in one piece with its broken body. The app is to know of it, to account for it.
+            self.connection.loop.call_soon(self.fail, error)
+            return
         self.leave()
         if self.started:
             self.connection.cut()
         else:
             scope = self.scope
-            self.connection.refuse(error, method=scope["method"], target=scope["raw_path"])
+            state = scope["state"]
+            state["gateway.refused"] = error
+            request_id = state.get("gateway.request_id")
+            self.connection.refuse(
+                error, method=scope["method"], target=scope["raw_path"], request_id=request_id
+            )
 
     # The app's side.
 

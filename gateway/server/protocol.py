@@ -225,11 +225,23 @@ class GatewayProtocol(HttpToolsProtocol):
             if self._buffer:
                 self._next_head()
 
-    def refuse(self, error: GatewayError, *, method: str | None = None, target: bytes | None = None) -> None:
-        """Answer by ourselves and be done with this connection."""
-        request_id = new_request_id()
+    def refuse(
+        self,
+        error: GatewayError,
+        *,
+        method: str | None = None,
+        target: bytes | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Answer by ourselves and be done with this connection.
+
+        With `request_id`, the app knows the request by that name and accounts for it.
+        """
+        known, request_id = request_id is not None, request_id or new_request_id()
         self.transport.write(problem(error, request_id=request_id, headless=method == "HEAD"))
         self._linger()
+        if known:
+            return
         peer = self.client[0] if self.client else None
         self.terms.on_refused(Refusal(error, request_id, peer, method, target))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.errors import GatewayError
 from gateway.telemetry.logs import REQUEST_ID, Decided
 from gateway.web.seen import Seen, seen
 
@@ -34,6 +35,8 @@ class Observer:
             return
         decided, record = self._begin(scope), seen(scope)
         record.request_id = decided.request_id
+        state = scope.setdefault("state", {})
+        state["gateway.request_id"] = decided.request_id
 
         async def counted_receive() -> Message:
             message = await receive()
@@ -50,13 +53,16 @@ class Observer:
             await self._app(scope, counted_receive, counted_send)
         finally:
             REQUEST_ID.reset(token)
-            _conclude(decided, record)
+            _conclude(decided, record, state.get("gateway.refused"))
             self._on_done(decided)
 
 
-def _conclude(decided: Decided, record: Seen) -> None:
+def _conclude(decided: Decided, record: Seen, refused: GatewayError | None) -> None:
+    """`refused` is what the server answered by itself: a body that came late or malformed."""
     decided.route, decided.user = record.route, record.user
-    if decided.status == 0:
+    if decided.status == 0 and refused is not None:
+        decided.status, decided.verdict, decided.reason = refused.status, "deny", refused.code
+    elif decided.status == 0:
         decided.verdict, decided.reason = "deny", "client_gone"
     elif record.refusal is not None:
         decided.verdict, decided.reason = "deny", record.refusal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import Server, migrate
-from tests.support.process import Running, Site, free_port
+from tests.support.process import PATIENCE, Running, Site, free_port
 
 ROUNDS = 100
 
@@ -150,3 +151,17 @@ def test_the_same_secret_twice_is_refused(site: Site) -> None:
     assert done.returncode == 1
     assert "tokens.refresh.secret" in done.stderr
     assert site.environ["JWT_ACCESS_SECRET"] not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("path", ["/health", "/auth/login"])
+def test_a_request_whose_body_turns_out_malformed_has_one_line(site: Site, path: str) -> None:
+    with site.running() as gateway, socket.create_connection(gateway.address, PATIENCE) as client:
+        head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        client.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        gateway.stop()
+    lines = [line for line in gateway.lines if line["event"] == "request"]
+    assert [(line["path"], line["status"], line["reason"]) for line in lines] == [(path, 400, "bad_framing")]
+    assert lines[0]["requestId"].encode() in answer
+    assert lines[0]["route"] is not None
