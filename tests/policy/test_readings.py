@@ -218,3 +218,12 @@ def test_fold_of_odd_letters() -> None:
     assert fold("ſTRAẞE".encode()) == b"strasse"
     assert fold("\u212aelvin".encode()) == b"kelvin"
     assert fold(b"\xffADMIN") == b"\xffadmin"
+
+
+@pytest.mark.parametrize(
+    "path", [b"/a" + b"%EF%B7%BA" * 890, b"/a%2f" + (b"%EF%B7%BA" * 5 + b"a.//%20") * 150]
+)
+def test_a_path_that_swells_when_it_is_read_is_refused_before_it_costs_much(path: bytes) -> None:
+    """U+FDFA is 3 bytes, and 33 after NFKC, in every reading."""
+    with pytest.raises(AmbiguousPath):
+        read(path)

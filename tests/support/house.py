@@ -29,7 +29,7 @@ routes:
   - {path: "/reports/**", allow: {roles: {any: [analyst, auditor]}}}
 """
 _YAML = """
-server: {{listen: "127.0.0.1:0", ops_listen: "off", limits: {{body: 1MiB}}}}
+server: {{listen: "127.0.0.1:0", ops_listen: "off", limits: {{body: 1MiB}}, trusted_proxies: [{trusted}]}}
 tokens:
   access: {{secret: "${{JWT_ACCESS_SECRET}}"}}
   refresh: {{secret: "${{JWT_REFRESH_SECRET}}"}}
@@ -118,12 +118,15 @@ def seen_by_backend(answer: httpx.Response) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def open_house(folder: Path, *, routes: str = ROUTES, more: str = "") -> AsyncIterator[House]:
-    """A gateway with `routes` (YAML), in front of examples/upstream, with nobody in it yet."""
+async def open_house(folder: Path, *, routes: str = ROUTES, trusted: str = "") -> AsyncIterator[House]:
+    """A gateway with `routes` (YAML), in front of examples/upstream, with nobody in it yet.
+
+    Its clients come from 192.0.2.7; `trusted` is a network whose X-Forwarded-* are believed.
+    """
     clock, log = Clock(), io.StringIO()
     outlet = Outlet(target_of(log), report=lambda lost: b"")
     async with open_backend() as port:
-        text = _YAML.format(folder=folder, port=port) + routes + more
+        text = _YAML.format(folder=folder, port=port, trusted=trusted) + routes
         async with open_gateway(folder, text, clock=clock, outlet=outlet) as gateway:
             transport = httpx.ASGITransport(gateway.asgi, client=("192.0.2.7", 1234))
             async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
