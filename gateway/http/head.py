@@ -8,6 +8,18 @@ Headers = list[tuple[bytes, bytes]]
 """Header lines in order: (name, value). Duplicates stay separate lines."""
 
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""What an Allow header of ours names."""
+REFUSED_METHODS = frozenset(["TRACE", "CONNECT"])
+"""TRACE echoes the credential (RFC 9110 §9.3.8), CONNECT would make an open proxy."""
+
+STATE_REQUEST_ID = "gateway.request_id"
+"""In `scope["state"]`: the id under which the application accounts for the request."""
+STATE_REFUSED = "gateway.refused"
+"""In `scope["state"]`: the GatewayError that our server answered by itself, to a request already judged
+whose body came late or malformed. One request has one line in the log."""
+
+
 @dataclass(slots=True)
 class Head:
     """What every decision is made from. Filled by whichever lane received the request."""

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from gateway.errors import GatewayError, InternalError, NotImplementedHere
-from gateway.http.head import Head, Headers
+from gateway.http.head import STATE_REFUSED, STATE_REQUEST_ID, Head, Headers
 from gateway.http.problem import render
 from gateway.proxy.exchange import BODY_IDLE, Exchange
 from gateway.proxy.verdict import Forward, Judgement, Refuse
@@ -38,9 +38,6 @@ INBOX_LIMIT = 64 * 1024
 LINGER_SECONDS, LINGER_BYTES = 1.0, 16 * 1024 * 1024
 """How long and how far an unwanted body is read and thrown away after an early answer, before the connection
 is closed: closing with unread bytes resets it, and a reset takes the answer with it (RFC 9112 §9.6)."""
-REQUEST_ID, REFUSED = "gateway.request_id", "gateway.refused"
-"""Keys of `scope["state"]`, between a server of ours and us: our id for the request, and the GatewayError
-that the server answered by itself because the body came late or malformed. One request has one line."""
 _NO_RAW_PATH = NotImplementedHere("This server does not hand on the path as it was sent.", close=True)
 POLICY_VIOLATION = 1008
 """WebSocket close code (RFC 6455 §7.4.1)."""
@@ -81,7 +78,7 @@ class ProxyApp:
         judgement = self._judge(head) if head is not None else _refuse(scope, _NO_RAW_PATH)
         if isinstance(judgement, Forward) and head is not None:
             state = scope.setdefault("state", {})
-            state[REQUEST_ID] = judgement.request_id
+            state[STATE_REQUEST_ID] = judgement.request_id
             await _AsgiPort(judgement, head, receive, send, self._on_done, self._body_idle, state).run()
         elif isinstance(judgement, Refuse):
             await self._answer(judgement, scope, receive, send)
@@ -164,7 +161,7 @@ class _AsgiPort:
             self._exchange.begin()
             await self._deliver()
         finally:
-            self._exchange.client_gone(self._state.get(REFUSED))  # does nothing if the exchange is over
+            self._exchange.client_gone(self._state.get(STATE_REFUSED))  # does nothing if the exchange is over
             if self._listener is not None:
                 self._listener.cancel()
             del self._exchange  # it holds us: undo the circle, the collector need not come for every request
@@ -282,7 +279,7 @@ class _AsgiPort:
         except Exception:
             log.exception("the server failed to hand on the request")
         if not self._exchange.done:
-            self._exchange.client_gone(self._state.get(REFUSED))
+            self._exchange.client_gone(self._state.get(STATE_REFUSED))
             self._wake()
 
     async def _take_messages(self) -> None:

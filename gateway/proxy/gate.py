@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gateway.errors import BodyTooLarge, GatewayError, InvalidToken, MethodNotAllowed
 from gateway.http.client_address import Client, ClientAddresses
 from gateway.http.framing import CHUNKED, Framing, read_framing
-from gateway.http.head import Head, Headers
+from gateway.http.head import METHODS, REFUSED_METHODS, Head, Headers
 from gateway.http.identity_headers import HeaderSieve, IdentityLines
 from gateway.identity.credentials import find_bearer
 from gateway.identity.principal import Principal
@@ -89,8 +89,8 @@ class Gate:
 
     def _judge(self, head: Head, client: Client, decided: Decided) -> Judgement:
         framing = read_framing(head.headers, http_version=head.http_version)
-        if head.method in _NEVER:
-            raise MethodNotAllowed(allow=_METHODS)
+        if head.method in REFUSED_METHODS:
+            raise MethodNotAllowed(allow=METHODS)
         principal, bad_token = self._caller(head.headers)
         decision = decide(
             self._policy,
@@ -212,9 +212,6 @@ def _only(headers: Headers, name: bytes) -> bytes | None:
     return values[0] if len(values) == 1 else None
 
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_NEVER = frozenset(["TRACE", "CONNECT"])
-"""TRACE echoes the credential (RFC 9110 §9.3.8), CONNECT would make an open proxy."""
 _IDEMPOTENT = frozenset(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
 """RFC 9110 §9.2.2."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from gateway.errors import GatewayError, InternalError
-from gateway.http.head import Headers
+from gateway.http.head import STATE_REFUSED, STATE_REQUEST_ID, Headers
 from gateway.http.problem import render
 from gateway.server.terms import NEVER, http_date
 
@@ -138,8 +138,8 @@ class Cycle:
         else:
             scope = self.scope
             state = scope["state"]
-            state["gateway.refused"] = error
-            request_id = state.get("gateway.request_id")
+            state[STATE_REFUSED] = error
+            request_id = state.get(STATE_REQUEST_ID)
             self.connection.refuse(
                 error, method=scope["method"], target=scope["raw_path"], request_id=request_id
             )

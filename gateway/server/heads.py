@@ -33,7 +33,7 @@ from gateway.errors import (
     TargetTooLong,
 )
 from gateway.http.framing import CHUNKED, body_length, valid_host
-from gateway.http.head import Headers
+from gateway.http.head import METHODS, REFUSED_METHODS, Headers
 from gateway.server.terms import Limits
 
 
@@ -84,7 +84,7 @@ class HeadReader:
         # llhttp forgives a second space and takes RTSP/1.0: the line must be these three and nothing else.
         if method is None or version is None or len(line) != len(method) + len(target) + 10:
             raise why(head)
-        if method in _REFUSED_METHODS:
+        if method in REFUSED_METHODS:
             raise MethodNotAllowed(allow=METHODS, close=True)
         if target[:1] != b"/" or b"#" in target:
             raise BadTarget(close=True)
@@ -221,7 +221,7 @@ def why(head: bytes) -> GatewayError:
         return BadRequest("Send a request line of a method, a path and HTTP/1.1.", close=True)
     if line[1] not in _METHOD_NAMES:
         return NotImplementedHere("The gateway does not know this method.", close=True)
-    if line[1].decode() in _REFUSED_METHODS:
+    if line[1].decode() in REFUSED_METHODS:
         return MethodNotAllowed(allow=METHODS, close=True)
     if line[2].translate(None, _TARGET_BYTES) or line[2][:1] != b"/":
         return BadTarget(close=True)
@@ -279,10 +279,6 @@ def _all_but(first: int, last: int, excluded: Iterable[int] = (), also: bytes = 
     return bytes(byte for byte in range(first, last + 1) if byte not in set(excluded)) + also
 
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""What a 405 names in Allow."""
-_REFUSED_METHODS = frozenset(["TRACE", "CONNECT"])
-"""TRACE echoes the credential (RFC 9110 §9.3.8), CONNECT would make an open proxy."""
 _KNOWN_METHODS = frozenset(
     re.findall(
         r"\S+",

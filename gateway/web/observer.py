@@ -11,6 +11,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError
+from gateway.http.head import STATE_REFUSED, STATE_REQUEST_ID
 from gateway.telemetry.logs import REQUEST_ID, Decided
 from gateway.web.seen import Seen, seen
 
@@ -36,7 +37,7 @@ class Observer:
         decided, record = self._begin(scope), seen(scope)
         record.request_id = decided.request_id
         state = scope.setdefault("state", {})
-        state["gateway.request_id"] = decided.request_id
+        state[STATE_REQUEST_ID] = decided.request_id
 
         async def counted_receive() -> Message:
             message = await receive()
@@ -53,7 +54,7 @@ class Observer:
             await self._app(scope, counted_receive, counted_send)
         finally:
             REQUEST_ID.reset(token)
-            _conclude(decided, record, state.get("gateway.refused"))
+            _conclude(decided, record, state.get(STATE_REFUSED))
             self._on_done(decided)
 
 
