@@ -14,10 +14,13 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.http.header_edits import name_mistake, request_mistake, response_mistake
+
 from .fields import UPSTREAM_NAME, UnsetSecret, similar
 from .filled import Broken, Filled, Unset
 from .schema import (
     Accounts,
+    HeaderEdits,
     Listen,
     RateLimits,
     Roles,
@@ -329,6 +332,32 @@ def _route(path: Steps, route: Route, parts: Parts) -> Iterator[Finding]:
         yield from _rule((*path, "allow"), route.allow)
     if route.trust_host and route.hosts is None:
         yield Finding((*path, "trust_host"), "is of no use on a route without hosts")
+    yield from _edits((*path, "headers", "request"), route.headers.request)
+    yield from _edits((*path, "headers", "response"), route.headers.response)
+    if route.rate_limit.per_user is not None and route.allow == "public" and not route.rate_limit.per_address:
+        sentence = "limits nobody who has no login, and a public route asks for none; add per_address"
+        yield Finding((*path, "rate_limit", "per_user"), sentence, warning=True)
+
+
+def _edits(path: Steps, edits: HeaderEdits) -> Iterator[Finding]:
+    """Names in `add` stand as keys, so a mistake there points to the key."""
+    seen: set[str] = set()
+    named: list[tuple[str, str, str | int]] = [(name, "add", name) for name in edits.add]
+    named += [(name, "remove", index) for index, name in enumerate(edits.remove)]
+    for name, kind, step in named:
+        sentence = _edit(path[-1] == "request", kind, name)
+        if not sentence and name.lower() in seen:
+            sentence = "is named twice"
+        seen.add(name.lower())
+        if sentence:
+            key = kind == "add"  # and so the path ends with the name
+            yield Finding((*path, kind, step), sentence if key else f"{name} {sentence}", key=key)
+
+
+def _edit(request: bool, kind: str, name: str) -> str:
+    if mistake := name_mistake(name):
+        return mistake
+    return request_mistake(name) if request else response_mistake(name, add=kind == "add")
 
 
 def _rule(path: Steps, rule: Rule) -> Iterator[Finding]:

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, SecretStr, WithJsonSchema
 from pydantic_core import core_schema
 
+from gateway.http.header_edits import value_mistake
+
 from . import values
 from .filled import Broken, Filled, Unset, show
 
@@ -22,6 +24,9 @@ METHODS = frozenset({
     "MKCALENDAR", "LINK", "UNLINK", "SOURCE", "QUERY",
 })  # fmt: skip
 """What the HTTP parser (llhttp) knows, without CONNECT and TRACE, which are always refused."""
+
+_CARRIERS_OF_HTTP = frozenset({"h2c", "h2", "http", "tls"})
+"""h2c smuggling (Bishop Fox 2020); TLS inside HTTP (RFC 2817) hides requests just as well."""
 
 FILLED_PATTERN = r"\$\{"
 """In the JSON Schema: a value that a variable or file fills in may stand anywhere."""
@@ -174,6 +179,23 @@ def _method(value: Any) -> str:
     raise ValueError(f"{show(value)} is no HTTP method{similar(name.upper(), METHODS)}")
 
 
+def _upgrade(value: Any) -> str:
+    """A protocol of RFC 9110 §7.8 in small letters, unless it would carry requests that nobody judges."""
+    token = values.parse_text(value).lower()
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]{1,64}(/[!#$%&'*+.^_`|~0-9a-z-]{1,64})?", token):
+        raise ValueError(f"must be a protocol as an Upgrade header names it, not {show(value)}")
+    if token.partition("/")[0] in _CARRIERS_OF_HTTP:
+        raise ValueError(f"{token} can't be switched to: nobody would judge the requests inside it")
+    return token
+
+
+def _header_value(value: Any) -> str:
+    text = values.parse_text(value)
+    if mistake := value_mistake(text):
+        raise ValueError(mistake)
+    return text
+
+
 def _trusted(value: Any) -> values.Network | str:
     if value == "unix":
         return "unix"
@@ -281,6 +303,8 @@ RateLimit = Annotated[values.Rate, PlainValidator(written(values.parse_rate)), _
 Secret = Annotated[SecretStr, PlainValidator(_secret), _text("text, secret")]
 Role = Annotated[str, PlainValidator(written(_role)), _text("role", "^[a-z0-9._:-]{1,64}$")]
 Method = Annotated[str, PlainValidator(written(_method)), WithJsonSchema({"enum": sorted(METHODS)})]
+UpgradeToken = Annotated[str, PlainValidator(written(_upgrade)), _text("protocol")]
+HeaderValue = Annotated[str, PlainValidator(written(_header_value)), _text("text")]
 Email = Annotated[str, PlainValidator(written(values.parse_email)), _text("e-mail", "@")]
 Host = Annotated[str, PlainValidator(written(values.parse_host_pattern)), _text("host")]
 Network = Annotated[values.Network, PlainValidator(written(values.parse_network)), _text("network")]

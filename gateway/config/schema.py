@@ -284,6 +284,37 @@ Allow = Annotated[
 ]
 
 
+class HeaderEdits(Section):
+    """Headers that are set, and headers that are removed."""
+
+    add: dict[fields.Text, fields.HeaderValue] = setting(
+        {}, "Names and values to set. A header of the same name is replaced.", {"X-Api-Version": "2"}
+    )
+    remove: tuple[fields.Text, ...] = setting((), "Names to remove.", ["Server", "X-Powered-By"])
+
+
+class RouteHeaders(Section):
+    """What is changed in the headers on the way."""
+
+    request: HeaderEdits = setting(
+        {},
+        "In the request, before the backend gets it. Names are compared by their letters and digits, so that "
+        "no other spelling of them gets through.",
+    )
+    response: HeaderEdits = setting({}, "In the backend's answer. The gateway's own errors stay as they are.")
+
+
+class RouteRateLimit(Section):
+    """How often these requests may be made; then 429. Refused ones don't count."""
+
+    per_user: fields.RateLimit | None = setting(
+        None, "By one logged-in caller. Those without a login are not counted.", "100/minute"
+    )
+    per_address: fields.RateLimit | None = setting(
+        None, "From one address (IPv6: one /64), whoever asks.", "20/second"
+    )
+
+
 class Route(Section):
     """A rule for some requests. The most specific one wins, whatever the order."""
 
@@ -318,6 +349,20 @@ class Route(Section):
         "Say that the Host header can be relied on: allows a route with hosts to be laxer than the one "
         "without for the same paths. Any client can send any Host.",
     )
+    upgrade: tuple[fields.UpgradeToken, ...] = setting(
+        (),
+        "Protocols that a request may switch to with `Upgrade`, besides websocket, which may be switched to "
+        "everywhere. Whatever follows is tunnelled unread.",
+        ["spdy/3.1"],
+    )
+    headers: RouteHeaders = setting({}, "What is changed in the headers on the way.")
+    timeout: fields.Duration | None = setting(
+        None, "For the head of the response, instead of the upstream's `timeouts.response`.", "5m"
+    )
+    body: fields.SizeOrNone | None = setting(
+        None, "Largest request body, instead of `server.limits.body`; may be larger than that.", "1GiB"
+    )
+    rate_limit: RouteRateLimit = setting({}, "How often these requests may be made.")
 
 
 class Request(Section):

@@ -91,6 +91,13 @@ def fold(name: bytes) -> bytes:
     return _NOT_ALPHANUMERIC.sub(b"", name.lower())
 
 
+def is_ours(name: bytes) -> bool:
+    """Whether the gateway itself sets or removes this header of a request, however it is spelt."""
+    folded = fold(name)
+    ours = _ALWAYS_DROPPED | _OVERRIDE | _ADDRESS_CLAIMS.keys()
+    return folded in ours or folded.startswith((b"xuser", b"xforwarded"))
+
+
 def identity_lines(preset: str) -> IdentityLines:
     """The renderer for a preset of `identity_headers.preset`."""
     return _RENDERERS[preset]

@@ -10,12 +10,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from gateway.config.schema import Config, Person, Rule
+from gateway.config.schema import Config, Person, Rate, Rule
+from gateway.config.schema import HeaderEdits as WrittenEdits
 from gateway.config.schema import Route as Written
+from gateway.config.schema import RouteRateLimit as WrittenLimit
 from gateway.config.schema import Test as WrittenTest
 from gateway.config.source import Places, Problem, Step, written_path
+from gateway.http.header_edits import HeaderEdits
 from gateway.identity.principal import Principal
-from gateway.policy.model import Allow, Policy, Route
+from gateway.policy.model import Allow, Policy, Quota, RateLimit, Route
 from gateway.policy.pattern import Pattern, literal_prefix, parse
 from gateway.policy.prove import Test
 from gateway.policy.review import review
@@ -79,6 +82,12 @@ class _Compiler:
             strip=self._strip(index, written, pattern),
             file=place.file,
             line=place.line,
+            upgrade=frozenset(token.encode() for token in written.upgrade),
+            timeout=written.timeout,
+            body=written.body,
+            request_headers=_edits(written.headers.request),
+            response_headers=_edits(written.headers.response),
+            rate_limit=_rate_limit(written.rate_limit),
         )
 
     def default(self) -> Route:
@@ -161,6 +170,19 @@ def canonical_email(text: str) -> str:
 def _set(items: Sequence[str] | None) -> frozenset[str] | None:
     """None, "not named", must stay different from empty, "named, and nobody fits"."""
     return None if items is None else frozenset(items)
+
+
+def _edits(written: WrittenEdits) -> HeaderEdits:
+    return HeaderEdits.of(written.add, written.remove)
+
+
+def _rate_limit(written: WrittenLimit) -> RateLimit | None:
+    limit = RateLimit(_quota(written.per_user), _quota(written.per_address))
+    return None if limit == RateLimit() else limit
+
+
+def _quota(rate: Rate | None) -> Quota | None:
+    return None if rate is None else Quota(rate.amount, rate.seconds)
 
 
 def _label(written: Written, pattern: Pattern) -> str:

@@ -32,6 +32,14 @@ def decide(
     address: Address | None,
 ) -> Decision:
     """Judge one request. `path` is the raw path without its query; `host` is empty if there is none."""
+    claims = claims_of(policy, method, host, path)
+    if isinstance(claims, Decision):
+        return claims
+    return settle(claims, principal, address)
+
+
+def claims_of(policy: Policy, method: str, host: bytes, path: bytes) -> Claims | Decision:
+    """What this request line asks of its caller, whoever that is; or the refusal of everyone."""
     claims = policy.memory.get((method, host, path))
     if claims is None:
         try:
@@ -39,6 +47,11 @@ def decide(
         except (BadRequest, NotFound) as error:
             return Decision(Verdict.REFUSED, _CODES[type(error)], policy.default, path, error)
         _remember(policy, (method, host, path), claims)
+    return claims
+
+
+def settle(claims: Claims, principal: Principal | None, address: Address | None) -> Decision:
+    """Whether this caller satisfies every rule."""
     reason = claims.route.allow.refusal(principal, address)
     if reason is not None:
         return _refuse(claims.granted, reason, reason)
@@ -85,7 +98,8 @@ def _claims(policy: Policy, method: str, host: bytes, path: bytes) -> Claims:
         found += [other for other in behind if other is not None]
     others = tuple(sorted({*found} - {route}, key=_file_order)) if len(found) > 1 else ()
     reason = Reason.DEFAULT if route is policy.default else route.allow.reason
-    return Claims(route, others, Decision(Verdict.ALLOW, reason, route, forward, None))
+    limited = tuple(each for each in (route, *others) if each.rate_limit is not None)
+    return Claims(route, others, Decision(Verdict.ALLOW, reason, route, forward, None), limited)
 
 
 def _with_folds(path: bytes) -> list[tuple[Reading, Reading]]:

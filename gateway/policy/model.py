@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
 from gateway.errors import GatewayError
+from gateway.http.header_edits import NO_EDITS, HeaderEdits
 from gateway.identity.principal import Principal
 from gateway.policy.match import Matcher
 from gateway.policy.pattern import Pattern
@@ -145,6 +146,26 @@ def _within(address: Address | None, networks: tuple[Network, ...]) -> bool:
     return address is not None and any(address in network for network in networks)
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """So many requests in so many seconds, wherever those begin."""
+
+    amount: int
+    """Requests."""
+    seconds: int
+    """The window's length."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How often a route may be asked. Each of the two counts for itself."""
+
+    per_user: Quota | None = None
+    """By one logged-in caller; None for any number. Those without a login are not counted."""
+    per_address: Quota | None = None
+    """From one address (IPv6: one /64), whoever asks; None for any number."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """One rule, compiled. Compared by identity."""
@@ -169,6 +190,18 @@ class Route:
     """Where the rule is written."""
     line: int
     """Likewise, counted from 1; 0 if it is written nowhere."""
+    upgrade: frozenset[bytes] = frozenset()
+    """Protocols besides `websocket` that a request may switch to, in small letters. Never `h2c`."""
+    timeout: float | None = None
+    """Seconds for the head of the response; None: as the upstream says."""
+    body: int | None = None
+    """Bytes of the largest request body; None: as the server says."""
+    request_headers: HeaderEdits = NO_EDITS
+    """What is changed on the way to the backend."""
+    response_headers: HeaderEdits = NO_EDITS
+    """What is changed on the way back."""
+    rate_limit: RateLimit | None = None
+    """How often it may be asked; None for any number of times."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,3 +271,5 @@ class Claims(NamedTuple):
     """Of all other readings, each once."""
     granted: Decision
     """The answer to those who satisfy them all."""
+    limited: tuple[Route, ...] = ()
+    """Those of them all with a rate limit. A request counts in each."""
