@@ -30,6 +30,7 @@ from .schema import (
     Test,
     Tokens,
     Upstream,
+    UpstreamTls,
     UpstreamUrl,
 )
 from .source import Steps
@@ -99,6 +100,7 @@ def check(parts: Parts) -> Iterator[Finding]:
         yield from _storage(parts.rate_limits)
     if parts.server is not None:
         yield from _listeners(parts.server)
+        yield from _tls(parts.server)
         yield from _loops(parts.server, parts)
     yield from _upstreams(parts)
     for index, route in enumerate(parts.routes or ()):
@@ -221,6 +223,18 @@ def _listeners(server: Server) -> Iterator[Finding]:
             yield Finding(path, f"{listen} is listened on twice")
 
 
+def _tls(server: Server) -> Iterator[Finding]:
+    """What the files hold is looked at where they are served."""
+    if server.tls is None:
+        return
+    if all(listen.path for listen in server.listen):
+        sentence = "is of no use without a host:port in server.listen; unix sockets stay plain"
+        yield Finding(("server", "tls"), sentence)
+    elif server.public_url.startswith("http:"):
+        sentence = "begins with http://, and clients reach a TLS listener by https://"
+        yield Finding(("server", "public_url"), sentence, warning=True)
+
+
 def _same_listener(one: Listen, other: Listen) -> bool:
     if one.path or other.path:
         return one.path == other.path
@@ -322,8 +336,28 @@ def _upstream(path: Steps, upstream: Upstream) -> Iterator[Finding]:
     schemes = {url.scheme for url in upstream.targets}
     if "https" in schemes and len(schemes) > 1:
         yield Finding((*path, "urls"), "mixes https:// with others; instances of one backend are equal")
-    if upstream.tls.ca is not None and "https" not in schemes:
-        yield Finding((*path, "tls"), "is of no use without an https:// URL")
+    if upstream.connections < len(upstream.urls):
+        sentence = f"are fewer than its {len(upstream.urls)} servers, so that some would never be asked"
+        yield Finding((*path, "connections"), sentence)
+    yield from _upstream_times(path, upstream)
+    yield from _upstream_tls((*path, "tls"), upstream.tls, "https" in schemes)
+
+
+def _upstream_times(path: Steps, upstream: Upstream) -> Iterator[Finding]:
+    if upstream.health is not None and upstream.health.timeout > upstream.health.interval:
+        yield Finding((*path, "health", "timeout"), "can't be longer than the interval between two checks")
+    if upstream.timeouts.connect > upstream.queue.timeout:
+        sentence = "is longer than queue.timeout, which ends the wait before"
+        yield Finding((*path, "timeouts", "connect"), sentence, warning=True)
+
+
+def _upstream_tls(path: Steps, tls: UpstreamTls, https: bool) -> Iterator[Finding]:
+    if tls != UpstreamTls() and not https:
+        yield Finding(path, "is of no use without an https:// URL")
+    if tls.certificate is not None and tls.key is None:
+        yield Finding((*path, "certificate"), "needs its key; add tls.key")
+    if tls.key is not None and tls.certificate is None:
+        yield Finding((*path, "key"), "needs its certificate; add tls.certificate")
 
 
 def _route(path: Steps, route: Route, parts: Parts) -> Iterator[Finding]:

@@ -63,9 +63,9 @@ class UnsetSecret(SecretStr):
         return "unset"
 
 
-def setting(default: Any, description: str, *examples: Any) -> Any:
-    """A setting with a default, written as the file would write it."""
-    return Field(default, description=description, examples=list(examples) or None)
+def setting(default: Any, description: str, *examples: Any, alias: str | None = None) -> Any:
+    """A setting with a default, written as the file would write it; `alias` if Python has taken its name."""
+    return Field(default, description=description, examples=list(examples) or None, alias=alias)
 
 
 def required(description: str, *examples: Any) -> Any:
@@ -231,6 +231,21 @@ def _path(value: Any) -> str:
     return path
 
 
+def _target(value: Any) -> str:
+    """What a request line can carry as it stands."""
+    target = _path(value)
+    if not re.fullmatch(r"[!-~]+", target) or "#" in target:
+        raise ValueError(f"can't hold blanks, # or bytes beyond ASCII: {show(value)}; percent-encode them")
+    return target
+
+
+def _server_name(value: Any) -> str:
+    name = values.parse_host_pattern(value)
+    if name.startswith(("*", "[")):
+        raise ValueError(f"must be one host name, not {show(value)}")
+    return name
+
+
 def _secret(value: Any) -> SecretStr:
     if isinstance(value, Unset):
         return UnsetSecret()
@@ -286,9 +301,21 @@ _LISTEN = _text("host:port or unix:/path")
 _OPS = _text("host:port, unix:/path or off")
 _SWITCH = WithJsonSchema({"title": "true or false", "type": "boolean"})
 _DURATION = _text("duration", _DURATION_PATTERN)
+_STATUSES = WithJsonSchema(
+    {
+        "title": "status or range of statuses",
+        "anyOf": [
+            {"type": "integer", "minimum": 200, "maximum": 599},
+            {"type": "string", "pattern": "^[2-5][0-9][0-9]( *- *[2-5][0-9][0-9])?$"},
+        ],
+    }
+)
 
 Text = Annotated[str, PlainValidator(written(_non_empty)), _text("text")]
 Path = Annotated[str, PlainValidator(written(_path)), _text("path", "^/")]
+Target = Annotated[str, PlainValidator(written(_target)), _text("path", "^/")]
+ServerName = Annotated[str, PlainValidator(written(_server_name)), _text("host")]
+Statuses = Annotated[values.Statuses, PlainValidator(written(values.parse_statuses)), _STATUSES]
 Switch = Annotated[
     bool,
     PlainValidator(written(values.parse_switch)),
@@ -321,6 +348,9 @@ UpstreamUrl = Annotated[
 Prefix = Annotated[str, PlainValidator(written(_prefix)), _text("path", "^/")]
 HeaderCount = Annotated[int, PlainValidator(whole(1, 10_000)), _bounded(1, 10_000)]
 Connections = Annotated[int, PlainValidator(whole(1, 1_000_000)), _bounded(1, 1_000_000)]
+QueueSize = Annotated[int, PlainValidator(whole(0, 1_000_000)), _bounded(0, 1_000_000)]
+Threshold = Annotated[int, PlainValidator(whole(1, 100)), _bounded(1, 100)]
+Failures = Annotated[int, PlainValidator(whole(0, 1000)), _bounded(0, 1000)]
 BcryptCost = Annotated[int, PlainValidator(whole(4, 18)), _bounded(4, 18)]
 PasswordLength = Annotated[int, PlainValidator(whole(8, 128)), _bounded(8, 128)]
 

@@ -25,7 +25,7 @@ from .fill import fill
 from .filled import Broken
 from .json_schema import json_schema as json_schema
 from .scalars import resolve, surprise
-from .schema import PLAIN_WORDS, SECRETS, Config, Route, Test, Upstream
+from .schema import PLAIN_WORDS, SECRETS, Config, Route, Server, Test, Upstream
 from .sentences import path_in_file, sentence, sentences
 from .source import (
     Node,
@@ -85,7 +85,26 @@ def _load(
 
 
 def _settled(config: Config, folder: Path) -> Config:
-    """A relative SQLite file stands beside gateway.yaml, as `.env` does, wherever a command is run."""
+    """A relative file stands beside gateway.yaml, as `.env` does, wherever a command is run."""
+    upstreams = {name: _upstream_files(each, folder.absolute()) for name, each in config.upstreams.items()}
+    server = _listener_files(config.server, folder.absolute())
+    return _database_file(config.model_copy(update={"upstreams": upstreams, "server": server}), folder)
+
+
+def _listener_files(server: Server, folder: Path) -> Server:
+    if server.tls is None:
+        return server
+    settled = {"certificate": str(folder / server.tls.certificate), "key": str(folder / server.tls.key)}
+    return server.model_copy(update={"tls": server.tls.model_copy(update=settled)})
+
+
+def _upstream_files(upstream: Upstream, folder: Path) -> Upstream:
+    written = upstream.tls.model_dump(include={"ca", "certificate", "key"}, exclude_none=True)
+    settled = {name: str(folder / file) for name, file in written.items()}
+    return upstream.model_copy(update={"tls": upstream.tls.model_copy(update=settled)})
+
+
+def _database_file(config: Config, folder: Path) -> Config:
     if isinstance(config.accounts.database, UnsetSecret):
         return config
     scheme, separator, file = config.accounts.database.get_secret_value().partition(":///")

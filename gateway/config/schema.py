@@ -60,6 +60,19 @@ class ServerTimeouts(Section):
     )
 
 
+class Tls(Section):
+    """The certificate that clients see. Both files are read again when they change."""
+
+    certificate: fields.Text = required(
+        "PEM file: the certificate, then those between it and its authority. A relative one stands beside "
+        "this file.",
+        "/etc/gateway/tls/tls.crt",
+    )
+    key: fields.Text = required(
+        "PEM file: the certificate's private key, not encrypted. Likewise.", "/etc/gateway/tls/tls.key"
+    )
+
+
 class Server(Section):
     """Where the gateway listens and what it takes from clients."""
 
@@ -80,6 +93,11 @@ class Server(Section):
         "http://127.0.0.1:8080",
         "The origin that clients use to reach the gateway.",
         "https://app.example.com",
+    )
+    tls: Tls | None = setting(
+        None,
+        "Speak TLS on every host:port of `listen`. Unix sockets and the ops listener stay plain.",
+        {"certificate": "/etc/gateway/tls/tls.crt", "key": "/etc/gateway/tls/tls.key"},
     )
     trusted_proxies: Annotated[tuple[fields.Trusted, ...], fields.filled_list] = setting(
         (),
@@ -201,15 +219,65 @@ class UpstreamTimeouts(Section):
     )
     response: fields.Duration = setting("60s", "For the head of the response; then 504.")
     idle: fields.Duration = setting("60s", "For the next piece of the response's body.")
+    tunnel_idle: fields.Duration = setting(
+        "5m", "For the next bytes, in either direction, of a tunnel (a WebSocket, say)."
+    )
+
+
+class UpstreamQueue(Section):
+    """Who waits when all connections are taken. First come, first served."""
+
+    size: fields.QueueSize = setting(1000, "Most requests that wait; one more is 503 at once.")
+    timeout: fields.Duration = setting("10s", "For a connection, a free one or a new one; then 503.")
+
+
+class UpstreamHealth(Section):
+    """A GET that each server is asked now and then, apart from all requests."""
+
+    path: fields.Target = required("What to ask for: a path, perhaps with a query.", "/healthz")
+    interval: fields.Duration = setting("5s", "Between two checks of one server.")
+    timeout: fields.Duration = setting("2s", "For the whole check; then it has failed.")
+    healthy: fields.Threshold = setting(2, "Checks passed in a row that bring a server back.")
+    unhealthy: fields.Threshold = setting(
+        3, "Checks failed in a row that take a server out. The first check of all decides alone."
+    )
+    expect: fields.Statuses = setting("200-399", "The statuses that pass: one, or a range.", 204)
+
+
+class UpstreamEjection(Section):
+    """How a server that fails requests is taken out: it can't be connected to, breaks off or is too slow.
+
+    A server's own answers never count, whatever their status.
+    """
+
+    failures: fields.Failures = setting(5, "Failures in a row that take a server out; 0 for never.")
+    for_: fields.Duration = setting(
+        "10s", "How long it stays out the first time. Each relapse doubles it, up to 5m.", alias="for"
+    )
+    slow_start: fields.DurationOrZero = setting(
+        "10s", "How long a server that comes back gets less than its share, growing from a tenth to all."
+    )
 
 
 class UpstreamTls(Section):
-    """How an https backend is verified."""
+    """How an https backend is verified, and how the gateway shows itself to it."""
 
     ca: fields.Text | None = setting(
         None,
-        "A PEM file with the authorities that may sign the backend's certificate, instead of the system's.",
+        "A PEM file with the authorities that may sign the backend's certificate, instead of the system's. "
+        "A relative one stands beside this file, as all files here do.",
         "/etc/ssl/backend-ca.pem",
+    )
+    server_name: fields.ServerName | None = setting(
+        None,
+        "The name that is asked for (SNI) and that the certificate must have, instead of the URL's host.",
+        "app.internal",
+    )
+    certificate: fields.Text | None = setting(
+        None, "A PEM file with the gateway's own certificate and its chain.", "/etc/ssl/gateway.pem"
+    )
+    key: fields.Text | None = setting(
+        None, "A PEM file with that certificate's key, without a passphrase.", "/etc/ssl/gateway.key"
     )
 
 
@@ -224,11 +292,24 @@ class Upstream(Section):
         "unix:/run/app.sock",
     )
     urls: Annotated[tuple[fields.UpstreamUrl, ...], fields.one_or_many] = setting(
-        (), "Several equal instances of it, used in turn.", ["http://app-1:9000", "http://app-2:9000"]
+        (),
+        "Several equal servers. The next request goes to the one with the fewest under way, in turn among "
+        "equals.",
+        ["http://app-1:9000", "http://app-2:9000"],
     )
     timeouts: UpstreamTimeouts = setting({}, "How long the gateway waits for this backend.")
     connections: fields.Connections = setting(
-        200, "Connections open to it at once; more requests wait, then 503."
+        200, "Connections open to it at once, to all its servers together; more requests wait in `queue`."
+    )
+    queue: UpstreamQueue = setting({}, "Who waits when all connections are taken. First come, first served.")
+    health: UpstreamHealth | None = setting(
+        None, "A GET that each server is asked now and then; left out: none."
+    )
+    ejection: UpstreamEjection = setting({}, "How a server that fails requests is taken out.")
+    tunnels: Annotated[str, OneOf("until_revoked", "until_exp")] = setting(
+        "until_revoked",
+        "When a tunnel (a WebSocket, say) is ended from here: when the caller's session, account or access "
+        "ends (until_revoked), or at the access token's `exp` as well (until_exp).",
     )
     preserve_host: fields.Switch = setting(
         False, "Send the client's Host header instead of the backend's own name."
@@ -241,7 +322,9 @@ class Upstream(Section):
         "Let X-HTTP-Method-Override, X-Original-URL and their like through. Dangerous: a backend that obeys "
         "them sees another request than the one that was judged.",
     )
-    tls: UpstreamTls = setting({}, "How an https backend is verified.")
+    tls: UpstreamTls = setting(
+        {}, "How an https backend is verified, and how the gateway shows itself to it."
+    )
 
     @property
     def targets(self) -> tuple[values.UpstreamUrl, ...]:

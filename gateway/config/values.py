@@ -24,6 +24,7 @@ _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,6})?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RATE = re.compile(r"([1-9]\d{0,8})\s*/\s*([1-9]\d{0,3})?\s*(second|minute|hour|day|s|m|h|d)s?")
+_STATUSES = re.compile(r"([2-5]\d\d)(?:\s*-\s*([2-5]\d\d))?")
 _RATE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*", re.IGNORECASE)
 _PORT = re.compile(r"\d{1,5}")
@@ -43,6 +44,19 @@ class Rate:
 
     def __str__(self) -> str:
         return f"{self.amount}/{self.seconds}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Statuses:
+    """A range of response statuses, both ends included."""
+
+    first: int
+    """200 to 599."""
+    last: int
+    """200 to 599, not below the first."""
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +147,17 @@ def parse_rate(value: Any) -> Rate:
     if match is None:
         raise ValueError(f"must be a rate like 5/minute or 100/hour, not {show(value)}")
     return Rate(amount=int(match[1]), seconds=int(match[2] or 1) * _RATE_UNITS[match[3][0]])
+
+
+def parse_statuses(value: Any) -> Statuses:
+    """`204`, or `200-399`."""
+    match = _STATUSES.fullmatch(str(value)) if isinstance(value, str | int) else None
+    if match is None:
+        raise ValueError(f"must be a status like 204 or a range like 200-399, not {show(value)}")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if first > last:
+        raise ValueError(f"must begin with the smaller one: write {last}-{first}")
+    return Statuses(first, last)
 
 
 def parse_listen(value: Any) -> Listen:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from gateway.config.load import load
 from gateway.config.schema import PLAIN_WORDS, SECRETS, Config, Person, Rule
 from gateway.config.sentences import models_in
-from gateway.config.values import Listen, Rate, UpstreamUrl
+from gateway.config.values import Listen, Rate, Statuses, UpstreamUrl
 
 from .conftest import ACCESS, BASE, REFRESH, TOKENS, Write
 
@@ -55,10 +55,27 @@ def test_the_defaults_are_those_of_the_reference(loaded: Write) -> None:
 def test_the_defaults_of_an_upstream(loaded: Write) -> None:
     upstream = _config(loaded).upstreams["default"]
     assert upstream.targets == (UpstreamUrl("http", "127.0.0.1", 9000, ""),)
-    assert _values(upstream.timeouts) == (5.0, 60.0, 60.0)
+    assert _values(upstream.timeouts) == (5.0, 60.0, 60.0, 300.0)
     assert upstream.connections == 200
+    assert (_values(upstream.queue), upstream.health) == ((1000, 10.0), None)
+    assert _values(upstream.ejection) == (5, 10.0, 10.0)
+    assert upstream.tunnels == "until_revoked"
     assert {upstream.preserve_host, upstream.forward_authorization, upstream.keep_override_headers} == {False}
-    assert upstream.tls.ca is None
+    assert _values(upstream.tls) == (None, None, None, None)
+
+
+def test_health_checks(loaded: Write) -> None:
+    text = """
+upstreams:
+  a: {url: http://a, health: {path: "/up?deep=%20", expect: 204}}
+  b: {url: http://b, health: {path: /}}
+"""
+    upstreams = _config(loaded, text, base=TOKENS).upstreams
+    assert upstreams["a"].health is not None
+    assert upstreams["b"].health is not None
+    assert _values(upstreams["a"].health) == ("/up?deep=%20", 5.0, 2.0, 2, 3, Statuses(204, 204))
+    assert str(upstreams["a"].health.expect) == "204"
+    assert str(upstreams["b"].health.expect) == "200-399"
 
 
 def test_upstreams_by_name_and_in_short(loaded: Write) -> None:
@@ -73,6 +90,22 @@ def test_a_secure_upstream_with_its_own_authority(loaded: Write) -> None:
     config = _config(loaded, "upstreams:\n  a: {url: https://a, tls: {ca: /etc/ca.pem}}\n", base=TOKENS)
     assert config.upstreams["a"].tls.ca == "/etc/ca.pem"
     assert str(config.upstreams["a"].url) == "https://a:443"
+
+
+def test_the_files_of_an_upstream_stand_beside_the_configuration(loaded: Write, folder: Path) -> None:
+    tls = "{ca: ca.pem, certificate: tls/own.pem, key: /etc/own.key, server_name: A.internal.}"
+    config = _config(loaded, f"upstreams:\n  a: {{url: https://a, tls: {tls}}}\n", base=TOKENS)
+    assert _values(config.upstreams["a"].tls) == (
+        f"{folder}/ca.pem", "a.internal", f"{folder}/tls/own.pem", "/etc/own.key",
+    )  # fmt: skip
+
+
+def test_two_equal_upstreams_are_equal(loaded: Write) -> None:
+    """A reload keeps the connections of those that did not change."""
+    text = "upstreams:\n  a: {url: http://a, health: {path: /}}\n"
+    one, two = (_config(loaded, text, base=TOKENS).upstreams["a"] for _ in range(2))
+    other = _config(loaded, text.replace("path: /", "path: /x"), base=TOKENS).upstreams["a"]
+    assert one == two != other
 
 
 def test_routes(loaded: Write) -> None:
