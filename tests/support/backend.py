@@ -185,10 +185,12 @@ class Backend:
         *,
         tls: ssl.SSLContext | None = None,
         unix: Path | None = None,
+        listening: socket.socket | None = None,
         host: str = "127.0.0.1",
         limit: int = 2**16,
     ) -> None:
         self.script, self._tls, self._unix, self._host, self._limit = script, tls, unix, host, limit
+        self._listening = listening
         self.requests: list[Request] = []
         """All requests, in order of arrival."""
         self.peers: list[Peer] = []
@@ -208,6 +210,11 @@ class Backend:
     async def __aenter__(self) -> Backend:
         if self._unix is not None:
             self._server = await asyncio.start_unix_server(self._accept, self._unix, limit=self._limit)
+        elif self._listening is not None:  # whose port outlives us
+            self.port = self._listening.getsockname()[1]
+            self._server = await asyncio.start_server(
+                self._accept, sock=self._listening.dup(), limit=self._limit, backlog=2048
+            )
         else:
             self._server = await asyncio.start_server(
                 self._accept, self._host, self.port, ssl=self._tls, limit=self._limit, backlog=2048
