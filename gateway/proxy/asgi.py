@@ -168,10 +168,14 @@ class _AsgiPort:
 
     async def _deliver(self) -> None:
         send = self._send
-        while not self._aborted:
-            if self._start is not None:
+        while True:
+            if (
+                self._start is not None
+            ):  # also of an answer that broke off already: a cut, and no 500 of the server's
                 start, self._start = self._start, None
                 await send(start)
+            elif self._aborted:
+                return
             elif self._outbox or self._finished:
                 chunks, self._outbox, self._size = self._outbox, [], 0
                 last = self._finished

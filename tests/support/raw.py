@@ -29,6 +29,17 @@ class Answer:
     """Without chunk framing."""
     head: bytes
     """The raw head, blank line included."""
+    trailers: bytes = b""
+    """The lines behind the last chunk, as they came."""
+
+    @property
+    def reason(self) -> bytes:
+        return self.head.partition(b"\r\n")[0].split(b" ", 2)[2]
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The header lines, names and values as they came."""
+        return self.head.split(b"\r\n")[1:-2]
 
     def __getitem__(self, name: str) -> str:
         """The one header of that name; KeyError if there is none, ValueError if there are several."""
@@ -117,30 +128,34 @@ class RawClient:
             await self._writer.wait_closed()
 
     async def _one_answer(self, method: str) -> Answer:
-        head = await self._until(b"\r\n\r\n")
+        head = await self.until(b"\r\n\r\n")
         status_line, *lines = head[:-4].decode("latin-1").split("\r\n")
         split = [line.partition(":") for line in lines]
         headers = [(name.lower(), value.strip()) for name, _, value in split]
         status = int(status_line.split(" ")[1])
         bodyless = method == "HEAD" or status < 200 or status in (204, 304)
-        body = b"" if bodyless else await self._body(dict(headers))
-        return Answer(status, headers, body, head)
+        body, trailers = (b"", b"") if bodyless else await self._body(dict(headers))
+        return Answer(status, headers, body, head, trailers)
 
-    async def _body(self, headers: dict[str, str]) -> bytes:
+    async def _body(self, headers: dict[str, str]) -> tuple[bytes, bytes]:
         if headers.get("transfer-encoding") == "chunked":
             return await self._chunks()
         if "content-length" in headers:
-            return await self.read(int(headers["content-length"]))
-        return await self.closed()
+            return await self.read(int(headers["content-length"])), b""
+        return await self.closed(), b""
 
-    async def _chunks(self) -> bytes:
-        parts = []
-        while size := int((await self._until(b"\r\n")).strip(), 16):
-            parts.append((await self.read(size + 2))[:-2])
-        await self._until(b"\r\n")
-        return b"".join(parts)
+    async def _chunks(self) -> tuple[bytes, bytes]:
+        parts, trailers = [], b""
+        while size := int((await self.until(b"\r\n"))[:-2], 16):
+            part = await self.read(size + 2)
+            assert part.endswith(b"\r\n"), part
+            parts.append(part[:-2])
+        while (line := await self.until(b"\r\n")) != b"\r\n":
+            trailers += line
+        return b"".join(parts), trailers
 
-    async def _until(self, end: bytes) -> bytes:
+    async def until(self, end: bytes) -> bytes:
+        """Everything up to and with these bytes. Raises Closed."""
         try:
             async with asyncio.timeout(PATIENCE):
                 return await self._reader.readuntil(end)

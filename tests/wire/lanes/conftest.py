@@ -1,0 +1,29 @@
+"""One gateway for all rows of a file, with all its lanes; each row begins as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.lanes import Yard, open_yard
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """As `gateway run` does it."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="module")
+async def the_yard(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Yard]:
+    async with open_yard(tmp_path_factory.mktemp("yard")) as yard:
+        yield yard
+
+
+@pytest.fixture
+async def yard(the_yard: Yard) -> AsyncIterator[Yard]:
+    """Whatever a test does, afterwards the gateway holds nothing."""
+    await the_yard.fresh()
+    yield the_yard
+    await the_yard.quiet()
