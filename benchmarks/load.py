@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+
+from benchmarks import machine
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to ask for, and how."""
+
+    token: str
+    path: str = "/items?page=1"
+    connections: int = 32
+    seconds: int = 3
+    script: Path | None = None
+    """A Lua script for wrk: other methods, bodies, pauses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +29,17 @@ class Measured:
     """One round of wrk."""
 
     requests_per_second: float
+    requests: int
     cpu_us: float
-    """Processor time of the measured process per request, microseconds, user and system."""
+    """Processor time of the measured processes per request, microseconds, user and system."""
     p50_ms: float
     p99_ms: float
     failed: int
     """Answers that were not 2xx or 3xx, and socket errors."""
+
+
+RATE, CPU_US = attrgetter("requests_per_second"), attrgetter("cpu_us")
+P50_MS, P99_MS = attrgetter("p50_ms"), attrgetter("p99_ms")
 
 
 def wrk() -> str:
@@ -31,19 +50,18 @@ def wrk() -> str:
     return path
 
 
-def put(port: int, *, pid: int, token: str, path: str, connections: int, seconds: int, core: int) -> Measured:
-    """Load on `port` from `core` for `seconds`, as many requests as process `pid` answers."""
-    command = ["taskset", "-c", str(core), wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
-    command += ["-H", f"Authorization: Bearer {token}", f"http://127.0.0.1:{port}{path}"]
-    before = _processor_seconds(pid)
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return parse(printed, _processor_seconds(pid) - before)
-
-
-def _processor_seconds(pid: int) -> float:
-    """User and system time so far (proc(5), fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def put(load: Load, port: int, *, pids: list[int], core: int) -> Measured:
+    """The load on `port`, from `core`; `pids` are those whose processor time counts."""
+    command = ["taskset", "-c", str(core), wrk(), "-t1", f"-c{load.connections}", f"-d{load.seconds}s"]
+    command += ["--latency", "--timeout", "10s", "-H", f"Authorization: Bearer {load.token}"]
+    command += ["-s", str(load.script)] if load.script else []
+    before = machine.processor_seconds(pids)
+    done = subprocess.run(
+        [*command, f"http://127.0.0.1:{port}{load.path}"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"wrk failed: {done.stderr or done.stdout}")
+    return parse(done.stdout, machine.processor_seconds(pids) - before)
 
 
 def parse(text: str, processor_seconds: float) -> Measured:
@@ -52,16 +70,17 @@ def parse(text: str, processor_seconds: float) -> Measured:
     requests = re.search(r"(\d+) requests in", text)
     if rate is None or requests is None:
         raise SystemExit(f"wrk printed no rate:\n{text}")
-    cpu_us = processor_seconds / max(int(requests[1]), 1) * 1e6
+    count = int(requests[1])
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     failed = int(bad[1]) if bad else 0
     failed += sum(map(int, errors.groups())) if errors else 0
-    return Measured(float(rate[1]), cpu_us, _milliseconds(text, 50), _milliseconds(text, 99), failed)
+    cpu_us = processor_seconds / max(count, 1) * 1e6
+    return Measured(float(rate[1]), count, cpu_us, _milliseconds(text, 50), _milliseconds(text, 99), failed)
 
 
 def _milliseconds(text: str, percentile: int) -> float:
     found = re.search(rf"\b{percentile}%\s+([\d.]+)(us|ms|s)\b", text)
     if found is None:
-        return float("nan")
+        return 0.0
     return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]]

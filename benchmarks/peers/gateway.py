@@ -1,0 +1,65 @@
+"""This gateway as its users run it: `gateway run`, decision log and metrics on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import partial
+
+from benchmarks.peers.peer import ADMIN_PREFIX, Peer, Place, found
+
+EMAIL, PASSWORD = "bench@example.com", "a long enough password"
+"""An account that can log in."""
+TOKEN_SECONDS = 12 * 3600
+"""How long access tokens hold: longer than the longest run."""
+_MOST = 1_000_000
+
+
+def gateway(*, routes: int = 1, name: str = "gateway") -> Peer:
+    """`gateway run` with so many routes, the admin one among them."""
+    return Peer(
+        name=name,
+        what="this gateway: `gateway run`, decision log and metrics on",
+        start=partial(_start, routes=routes),
+        program="gateway",
+        install="make bench",
+    )
+
+
+def configure(place: Place, *, routes: int = 1) -> str:
+    """Writes gateway.yaml; returns its path. JSON is YAML."""
+    unlimited = f"{_MOST}/second"
+    config = {
+        "server": {
+            "listen": f"127.0.0.1:{place.port}",
+            "ops_listen": f"127.0.0.1:{place.helper}",
+            "public_url": f"http://127.0.0.1:{place.port}",
+            "limits": {"body": "1GiB", "connections": 15_000},
+        },
+        "tokens": {
+            "access": {"secret": "${JWT_ACCESS_SECRET}", "ttl": f"{TOKEN_SECONDS}s"},
+            "refresh": {"secret": "${JWT_REFRESH_SECRET}"},
+        },
+        "accounts": {"database": f"sqlite:///{place.folder}/gateway.db"},
+        "rate_limits": {"login": {"per_account": unlimited, "per_address": unlimited}},
+        "upstream": f"http://127.0.0.1:{place.backend}",
+        "routes": [{"path": f"{ADMIN_PREFIX}**", "allow": "admin"}, *_other_routes(routes - 1)],
+    }
+    return place.write("gateway.yaml", json.dumps(config))
+
+
+def _other_routes(count: int) -> list[dict[str, object]]:
+    """Of several shapes and depths, as an API has them."""
+    shapes = ("/api/v1/area{}/{{id}}", "/area{}/items/{{id}}/notes", "/files{}/**", "/api/v2/thing{}")
+    return [
+        {"path": shapes[index % len(shapes)].format(index), "allow": "authenticated"}
+        for index in range(count)
+    ]
+
+
+def _start(place: Place, routes: int) -> list[list[str]]:
+    file = configure(place, routes=routes)
+    if not (place.folder / "gateway.db").exists():
+        add = [found("gateway"), "users", "add", EMAIL, "--password-stdin", "-c", file]
+        subprocess.run(add, input=PASSWORD.encode(), env=place.environ, check=True, capture_output=True)
+    return [[found("gateway"), "run", "-c", file]]
