@@ -11,6 +11,9 @@ is lost or prettified on the way. Three paths answer over time instead:
     /sse?events=5&every=0.5     server-sent events
     /slow?seconds=2             the echo, after a while
 
+A WebSocket on any path is told the same JSON as its first message; after that,
+every message comes back.
+
 Only the standard library: what a proxy sent is shown before any framework read it.
 """
 
@@ -35,10 +38,19 @@ SHOWN_BODY = 64 * 1024
 READ_SIZE = 64 * 1024
 LONGEST_WAIT = 600.0
 """Seconds that a client may ask for, so that no typo holds a connection for a year."""
+FRAME_LIMIT = 16 * 1024 * 1024
+"""Bytes of one WebSocket frame."""
+TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
+"""Opcodes of RFC 6455 §5.2."""
+FINAL, MASKED = 0x80, 0x80
 
 
 class Malformed(Exception):
     """What arrived is not HTTP/1.1; the message says why."""
+
+
+class BadFrame(Exception):
+    """A WebSocket frame that nobody should have sent: the code to close with, and why."""
 
 
 @dataclass(slots=True)
@@ -65,9 +77,18 @@ class Request:
         return min(max(default, 0.0), LONGEST_WAIT) if default == default else 0.0
 
     @property
+    def connection(self) -> set[str]:
+        return {option.strip().lower() for option in ",".join(self.values("connection")).split(",")}
+
+    @property
     def keep_alive(self) -> bool:
-        options = {option.strip().lower() for option in ",".join(self.values("connection")).split(",")}
+        options = self.connection
         return "close" not in options and (self.version == "HTTP/1.1" or "keep-alive" in options)
+
+    @property
+    def wants_websocket(self) -> bool:
+        named = [value.lower() for value in self.values("upgrade")]
+        return self.method == "GET" and named == ["websocket"] and "upgrade" in self.connection
 
     def take(self, data: bytes) -> None:
         """Account for a piece of the body; only its beginning is kept."""
@@ -95,6 +116,9 @@ async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamW
     """One connection: its requests are answered one after the other."""
     try:
         while (request := await read_head(reader)) is not None:
+            if request.wants_websocket:
+                await talk(request, reader, writer)
+                break
             await read_body(request, reader, writer)
             await answer(request, writer)
             if not request.keep_alive:
@@ -231,6 +255,71 @@ async def events(request: Request) -> AsyncIterator[bytes]:
     for number in range(int(request.number("events", 5))):
         await asyncio.sleep(request.number("every", 0.5) if number else 0)
         yield f'id: {number + 1}\nevent: tick\ndata: {{"n": {number + 1}}}\n\n'.encode()
+
+
+# -- WebSocket (RFC 6455) ------------------------------------------------------------------------------------
+
+
+async def talk(request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Tell the request, then send every frame back as it came, until the client closes."""
+    writer.write(accept(request))
+    writer.write(frame(FINAL | TEXT, request.as_json()))
+    try:
+        while True:
+            await writer.drain()
+            first, payload = await read_frame(reader)
+            opcode = first & 0x0F
+            if opcode != PONG:
+                writer.write(frame(FINAL | PONG if opcode == PING else first, payload))
+            if opcode == CLOSE:
+                break
+    except BadFrame as bad:
+        code, why = bad.args
+        writer.write(frame(FINAL | CLOSE, code.to_bytes(2, "big") + why.encode()))
+    await writer.drain()
+
+
+def accept(request: Request) -> bytes:
+    """The 101. Of the subprotocols that the client offers, the first is chosen."""
+    keys = request.values("sec-websocket-key")
+    if len(keys) != 1 or request.values("sec-websocket-version") != ["13"]:
+        raise Malformed("the WebSocket handshake lacks its key or its version")
+    digest = hashlib.sha1(keys[0].encode("latin-1") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    lines = ["HTTP/1.1 101 Switching Protocols", "upgrade: websocket", "connection: Upgrade"]
+    lines.append(f"sec-websocket-accept: {base64.b64encode(digest).decode()}")
+    offered = ",".join(request.values("sec-websocket-protocol"))
+    if offered:
+        lines.append(f"sec-websocket-protocol: {offered.split(',')[0].strip()}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """A frame's first byte (FIN and opcode) and what it says."""
+    first, second = await reader.readexactly(2)
+    length = second & 0x7F
+    if length >= 126:
+        length = int.from_bytes(await reader.readexactly(2 if length == 126 else 8), "big")
+    if first & 0x70:
+        raise BadFrame(1002, "no extension was agreed on")
+    if not second & MASKED:
+        raise BadFrame(1002, "a client's frame must be masked")
+    if length > FRAME_LIMIT:
+        raise BadFrame(1009, "the frame is too long")
+    mask = await reader.readexactly(4)
+    masked = await reader.readexactly(length)
+    key = (mask * (length // 4 + 1))[:length]
+    plain = int.from_bytes(masked, "big") ^ int.from_bytes(key, "big")
+    return first, plain.to_bytes(length, "big")
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """As a server sends it: unmasked."""
+    length = len(payload)
+    if length < 126:
+        return bytes([first, length]) + payload
+    if length < 65536:
+        return bytes([first, 126]) + length.to_bytes(2, "big") + payload
+    return bytes([first, 127]) + length.to_bytes(8, "big") + payload
 
 
 async def listen(*, host: str = "127.0.0.1", port: int = 9000, unix: Path | None = None) -> asyncio.Server:

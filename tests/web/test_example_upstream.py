@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
 
 SOURCE = Path(__file__).parents[2] / "examples" / "upstream" / "app.py"
 
@@ -141,6 +142,63 @@ async def test_slow_answers_the_echo_afterwards(talk: Talk, query: bytes) -> Non
     assert told(await talk(b"GET /slow%b HTTP/1.1\r\nHost: h\r\n\r\n" % query))["target"].startswith("/slow")
 
 
+@pytest.fixture
+async def url(upstream: ModuleType) -> AsyncIterator[str]:
+    server = await upstream.listen(port=0)
+    yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+@pytest.mark.parametrize("offered", [[], ["chat.v2", "chat.v1"]])
+async def test_a_websocket_is_told_its_request_and_then_what_it_says(url: str, offered: list[str]) -> None:
+    async with connect(f"{url}/any?x=1", subprotocols=offered or None, proxy=None) as client:
+        assert client.subprotocol == (offered or [None])[0]
+        echo = json.loads(await client.recv())
+        assert (echo["method"], echo["target"]) == ("GET", "/any?x=1")
+        assert ["Upgrade", "websocket"] in echo["headers"]
+        for message in ("", "hallo ä€", b"\x00\xff", "x" * 126, b"y" * 70_000, "z" * 1_000_000):
+            await client.send(message)
+            assert await client.recv() == message
+        await client.send(["in ", "three ", "pieces"])
+        assert [piece async for piece in client.recv_streaming()] == ["in ", "three ", "pieces", ""]
+        async with asyncio.timeout(10):
+            await (await client.ping(b"there?"))
+        await client.pong(b"unasked")
+        await client.close(4001, "enough")
+        assert (client.close_code, client.close_reason) == (4001, "enough")
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x81\x02hi", 1002),  # not masked
+        (b"\xc1\x82\x00\x00\x00\x00hi", 1002),  # compressed, which was not agreed on
+        (b"\x82\xff\x00\x00\x00\x01\x00\x00\x00\x00", 1009),
+    ],
+)
+async def test_a_bad_frame_closes_the_websocket_with_its_reason(talk: Talk, frame: bytes, code: int) -> None:
+    response = await talk(HANDSHAKE + frame)
+    assert response.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+    assert b"\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in response
+    assert b"\x88" in response[-40:]
+    assert code.to_bytes(2, "big") in response[-40:]
+
+
+async def test_a_websocket_that_breaks_off_is_let_go(talk: Talk) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        assert b" 101 " in await talk(HANDSHAKE + b"\x81\x85")
+
+
+async def test_half_a_websocket_handshake_is_an_ordinary_request(talk: Talk) -> None:
+    assert told(await talk(HANDSHAKE.replace(b"Connection: Upgrade\r\n", b"")))["method"] == "GET"
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [
@@ -156,6 +214,7 @@ async def test_slow_answers_the_echo_afterwards(talk: Talk, query: bytes) -> Non
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 70_000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     ],
 )
 async def test_what_is_not_http_gets_a_400_and_a_closed_connection(talk: Talk, request_bytes: bytes) -> None:
