@@ -1,4 +1,4 @@
-"""How often somebody may try: counting hits per key, over the `limits` library.
+"""How often somebody may try: counting hits per key, in this process or in Redis.
 
 Theory of operation
 -------------------
@@ -6,24 +6,25 @@ A limit of 5 per minute means that no stretch of sixty seconds, wherever it begi
 holds more than five allowed hits. Only a *moving window*, which remembers the
 time of each hit, keeps that promise. Fixed windows let ten through in a second
 around the turn of the minute; a sliding counter lets five through at the end of
-one window and nearly five more, evenly, in the next. Remembering costs 8 bytes a hit,
-and limits worth having here are small. Refused hits are not remembered, so
-whoever keeps knocking gets in again when the oldest allowed hit has aged.
+one window and nearly five more, evenly, in the next. Refused hits are not
+remembered, so whoever keeps knocking gets in again when the oldest allowed hit has aged.
 
-**Keys are hashed** before they reach a storage: a Redis that others can read then
-holds no e-mail address and no IP address. With `secret` nobody can test guesses either.
+**memory://** answers at once, in a time that does not grow with keys or limits. Up to 20
+hits per window are remembered one by one; of larger limits, those of each twentieth of the
+window together, as if all had come at its last one. So the promise holds, a counter stays
+small, and the wait is at most a twentieth of the window longer than it need be. All counters
+of a rule are bounded. When there is no room, it is made by the counters that say least: first
+those that used less than half of their limit, least recently hit first. An attacker who
+wants a counter forgotten, on the account being guessed or on the own address, has to
+fill that rule's memory with counters that are half used up, and the hits for that are
+themselves limited: with 5 a minute per account and address, 3 hits for each of
+some 50,000 pairs within that minute. Dead counters leave as new ones come.
 
-**memory://** counts in this process, bounded in hits. When it is full, room is made
-by the counters that say least: first those that used less than half of
-their limit, least recently hit first. An attacker who wants a counter forgotten, on
-the account being guessed or on the own address, has to fill the whole memory with
-counters that are half used up, and the hits for that are themselves limited: with
-5 a minute per account and address, 3 hits for each of some 25,000 pairs within
-that minute. Counters of dead windows leave with the hits that follow.
-
-**redis://** counts for all replicas in one atomic script. When Redis is away or
-slow, `hit` raises Unavailable within `timeout`: closed, since a limit that opens when
-its storage is attacked protects nothing. When Redis is back, so is this.
+**redis://** counts for all replicas, over the `limits` library, in one atomic script. Keys
+are hashed before they get there: a Redis that others can read then holds no e-mail
+address and no IP address. With `secret` nobody can test guesses either. When Redis
+is away or slow, `hit` raises Unavailable within `timeout`: closed, since a limit that
+opens when its storage is attacked protects nothing. When Redis is back, so is this.
 """
 
 from __future__ import annotations
@@ -40,28 +41,30 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from math import floor
-from typing import TYPE_CHECKING
-
-from limits import RateLimitItem, RateLimitItemPerSecond
-from limits.aio.storage import MovingWindowSupport, RedisStorage, Storage
-from limits.aio.strategies import MovingWindowRateLimiter
-from limits.errors import StorageError
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import Unavailable
 
 if TYPE_CHECKING:
+    from limits import RateLimitItem
     from redis.asyncio import ConnectionPool
 
-MAX_HITS = 100_000
-"""Hits remembered by memory:// for each length of window; if each has a key of its own, some 60 MB."""
+Key = tuple[str, ...]
+Clock = Callable[[], float]
+
+MAX_ENTRIES = 200_000
+"""Entries that memory:// remembers for each rule; if each has a key of its own, some 120 MB."""
 
 STORAGE_TIMEOUT = 1.0
 """Seconds that a hit may wait for Redis before it is refused with 503."""
 
+_STEPS = 20
+"""Hits of one key that are remembered one by one, and parts of a window in which larger limits count."""
+_PLAIN_KEY = 128
+"""Characters of the longest key that memory:// keeps as it is."""
 _REDIS_CONNECTIONS = 32
-_PING = RateLimitItemPerSecond(1, 1, "ping")
-_BURIALS_PER_HIT = 2
-"""Dead counters dropped per new hit: more than one, so that they run out."""
+_BURIALS = 2
+"""Dead counters dropped per new one: more than one, so that they run out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +98,20 @@ class RateLimiter:
         *,
         prefix: str = "gateway",
         secret: bytes = b"",
-        clock: Callable[[], float] = time.time,
+        clock: Clock = time.time,
         timeout: float = STORAGE_TIMEOUT,
-        max_hits: int = MAX_HITS,
+        max_entries: int = MAX_ENTRIES,
     ) -> None:
         self._clock = clock
         self._secret = hashlib.sha256(secret).digest()
-        self._timeout = timeout
-        self._pool: ConnectionPool | None = None
-        self._storage: Storage = self._open(storage, prefix, max_hits)
-        self._strategy = MovingWindowRateLimiter(self._storage)
+        self._memory = Memory(max_entries)
+        self._remote = _remote(storage, prefix, clock, timeout)
+
+    def try_hit(self, rule: Rule, *key: str) -> Verdict | None:
+        """`hit`, if it can answer at once; None, and nothing is counted, where it would have to wait."""
+        if self._remote is not None:
+            return None
+        return self._memory.hit(rule, self._short(key), self._clock())
 
     async def hit(self, rule: Rule, *key: str) -> Verdict:
         """Count one hit of `key`. Raises Unavailable if the storage is away.
@@ -112,64 +119,114 @@ class RateLimiter:
         Where several rules guard one act, hit the widest first (the address before
         the account): what it refuses then leaves no counters behind.
         """
-        async with self._in_time():
-            return await self._verdict(_item(rule), self._hidden(key))
+        if self._remote is not None:
+            return await self._remote.hit(rule, self._hidden(key))
+        return self._memory.hit(rule, self._short(key), self._clock())
 
     async def clear(self, rule: Rule, *key: str) -> None:
         """Forget the hits of `key`, say after a login that succeeded. Raises Unavailable like `hit`."""
-        async with self._in_time():
-            await self._strategy.clear(_item(rule), self._hidden(key))
+        if self._remote is not None:
+            await self._remote.clear(rule, self._hidden(key))
+        self._memory.clear(rule, self._short(key))
 
     async def ping(self) -> bool:
         """Is the storage there?"""
+        return self._remote is None or await self._remote.ping()
+
+    async def close(self) -> None:
+        if self._remote is not None:
+            await self._remote.close()
+
+    def _short(self, key: Key) -> Key:
+        """Nobody's long names fill the memory."""
+        return key if sum(map(len, key)) <= _PLAIN_KEY else (self._hidden(key),)
+
+    def _hidden(self, key: Key) -> str:
+        text = json.dumps(key).encode()  # unambiguous, and ASCII whatever is in it
+        return hashlib.blake2b(text, key=self._secret, digest_size=16).hexdigest()
+
+
+def network_of(address: IPv4Address | IPv6Address | None) -> str:
+    """What limits per address count by: one IPv4 address, or the /64 that a customer gets of IPv6.
+
+    "unix" for the peers of a unix socket, which have none.
+    """
+    if address is None:
+        return "unix"
+    if isinstance(address, IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def _remote(storage: str, prefix: str, clock: Clock, timeout: float) -> _Redis | None:
+    scheme = storage.partition(":")[0]
+    if scheme == "memory":
+        return None
+    if scheme not in ("redis", "rediss", "redis+unix"):
+        raise ValueError(f"unknown storage for rate limits: {scheme}://, use memory:// or redis://")
+    return _Redis(storage, prefix, clock, timeout)
+
+
+class _Redis:
+    """Moving windows in Redis, by the library."""
+
+    def __init__(self, storage: str, prefix: str, clock: Clock, timeout: float) -> None:
+        from limits.aio.storage import RedisStorage  # imported late: most gateways count in memory
+        from limits.aio.strategies import MovingWindowRateLimiter
+
+        self._clock = clock
+        self._timeout = timeout
+        self._pool = _redis_pool(storage.replace("redis+unix:", "unix:"), timeout)
+        self._strategy = MovingWindowRateLimiter(
+            RedisStorage(
+                f"async+{storage}",
+                wrap_exceptions=True,
+                implementation="redispy",
+                key_prefix=f"{prefix}:moving-window",
+                connection_pool=self._pool,  # type: ignore[arg-type]  # documented, but not in its annotations
+            )
+        )
+
+    async def hit(self, rule: Rule, key: str) -> Verdict:
+        async with self._in_time():
+            item = _item(rule)
+            if await self._strategy.hit(item, key):
+                return _ALLOWED
+            reset, _ = await self._strategy.get_window_stats(item, key)
+            return _refused(reset - self._clock())
+
+    async def clear(self, rule: Rule, key: str) -> None:
+        async with self._in_time():
+            await self._strategy.clear(_item(rule), key)
+
+    async def ping(self) -> bool:
         try:
             async with self._in_time():
-                await self._strategy.test(_PING)
+                await self._strategy.test(_item(_PING))
         except Unavailable:
             return False
         return True
 
     async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
+        await self._pool.aclose()
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
         """The one door to the storage: whatever is wrong with it is Unavailable, and soon."""
+        from limits.errors import StorageError
+
         try:
             async with asyncio.timeout(self._timeout):
                 yield
         except (StorageError, TimeoutError, OSError) as error:
             raise Unavailable from error
 
-    async def _verdict(self, item: RateLimitItem, key: str) -> Verdict:
-        if await self._strategy.hit(item, key):
-            return Verdict(allowed=True, retry_after=0)
-        reset, _ = await self._strategy.get_window_stats(item, key)
-        # A hit as old as the window still counts, so the second after is the first that helps.
-        return Verdict(allowed=False, retry_after=max(1, floor(reset - self._clock()) + 1))
-
-    def _hidden(self, key: tuple[str, ...]) -> str:
-        text = json.dumps(key).encode()  # unambiguous, and ASCII whatever is in it
-        return hashlib.blake2b(text, key=self._secret, digest_size=16).hexdigest()
-
-    def _open(self, storage: str, prefix: str, max_hits: int) -> Storage:
-        scheme = storage.partition(":")[0]
-        if scheme == "memory":
-            return MemoryStorage(clock=self._clock, max_hits=max_hits)
-        if scheme not in ("redis", "rediss", "redis+unix"):
-            raise ValueError(f"unknown storage for rate limits: {scheme}://, use memory:// or redis://")
-        self._pool = _redis_pool(storage.replace("redis+unix:", "unix:"), self._timeout)
-        return RedisStorage(
-            f"async+{storage}",
-            wrap_exceptions=True,
-            implementation="redispy",
-            key_prefix=f"{prefix}:moving-window",
-            connection_pool=self._pool,  # type: ignore[arg-type]  # documented, but not in its annotations
-        )
-
 
 def _item(rule: Rule) -> RateLimitItem:
+    from limits import RateLimitItemPerSecond
+
     return RateLimitItemPerSecond(rule.amount, rule.seconds, rule.name)
 
 
@@ -191,140 +248,149 @@ def _redis_pool(url: str, timeout: float) -> ConnectionPool:
     )
 
 
-def network_of(address: IPv4Address | IPv6Address | None) -> str:
-    """What limits per address count by: one IPv4 address, or the /64 that a customer gets of IPv6.
-
-    "unix" for the peers of a unix socket, which have none.
-    """
-    if address is None:
-        return "unix"
-    if isinstance(address, IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(IPv6Network((int(address) >> 64 << 64, 64)))
-
-
-class MemoryStorage(Storage, MovingWindowSupport):
-    """Moving windows in this process, bounded; a hit costs the same however many keys there are.
+class Memory:
+    """Moving windows in this process. A hit costs the same however many keys there are.
 
     (The library's own memory storage walks every key on each hit: 0.9 ms at 10,000 keys.)
     """
 
-    STORAGE_SCHEME = None
+    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+        self._max_entries = max_entries
+        self._windows: dict[tuple[str, int], _Window] = {}
+        """By a rule's name and length. Counters of one length die in the order of use."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, max_hits: int = MAX_HITS) -> None:
-        super().__init__()
-        self._clock = clock
-        self._max_hits = max_hits
-        self._windows: dict[int, _Window] = {}
-        """One per length; any configuration has a handful. Counters of one length die in the order of use."""
+    def __len__(self) -> int:
+        """Counters that are kept, dead ones included."""
+        return sum(len(window) for window in self._windows.values())
 
-    @property
-    def base_exceptions(self) -> tuple[type[Exception], ...]:
-        return ()
-
-    async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        window = self._windows.get(expiry)
+    def hit(self, rule: Rule, key: Key, now: float) -> Verdict:
+        kind = (rule.name, rule.seconds)
+        window = self._windows.get(kind)
         if window is None:
-            window = self._windows[expiry] = _Window(expiry, self._max_hits)
-        return window.acquire(key, limit, amount, self._clock())
+            window = self._windows[kind] = _Window(rule.seconds, self._max_entries)
+        wait = window.hit(key, rule.amount, now)
+        return _ALLOWED if wait is None else _refused(wait)
 
-    async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        """(time of the oldest hit that counts, how many count)."""
-        now = self._clock()
-        window = self._windows.get(expiry)
-        counting = window.counting(key, now) if window else None
-        return (counting[0], len(counting)) if counting else (now, 0)
-
-    async def check(self) -> bool:
-        return True
-
-    async def reset(self) -> int:
-        count = sum(len(window) for window in self._windows.values())
-        self._windows.clear()
-        return count
-
-    async def clear(self, key: str) -> None:
-        for window in self._windows.values():
-            window.take(key)
-
-    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        raise NotImplementedError(_NOT_FIXED)
-
-    async def get(self, key: str) -> int:
-        raise NotImplementedError(_NOT_FIXED)
-
-    async def get_expiry(self, key: str) -> float:
-        raise NotImplementedError(_NOT_FIXED)
-
-
-_NOT_FIXED = "fixed windows let twice the limit through; this storage keeps moving ones only"
+    def clear(self, rule: Rule, key: Key) -> None:
+        window = self._windows.get((rule.name, rule.seconds))
+        if window is not None:
+            window.forget(key)
 
 
 class _Window:
-    """All counters of one length of window."""
+    """All counters of one rule."""
 
-    def __init__(self, seconds: int, max_hits: int) -> None:
+    def __init__(self, seconds: int, max_entries: int) -> None:
         self._seconds = seconds
-        self._fresh = _Counters(max_hits // 4)
-        self._guarded = _Counters(max_hits - max_hits // 4)
+        self._fresh = _Counters(max_entries // 4)
+        self._guarded = _Counters(max_entries - max_entries // 4)
         """Counters at half of their limit or above. No number of fresh ones pushes these out."""
 
     def __len__(self) -> int:
         return len(self._fresh) + len(self._guarded)
 
-    def acquire(self, key: str, limit: int, amount: int, now: float) -> bool:
+    def hit(self, key: Key, limit: int, now: float) -> float | None:
+        """None if it counts; else the seconds until one will."""
         alive_since = now - self._seconds
-        hits = self._find(key)
-        nth_newest = limit - amount + 1
-        if nth_newest < 1 or (len(hits) >= nth_newest and hits[-nth_newest] >= alive_since):
-            return False
-        self.take(key)
-        del hits[: bisect_left(hits, alive_since)]
-        hits.extend([now] * amount)
-        (self._guarded if 2 * len(hits) >= limit else self._fresh).put(key, hits)
+        home = self._guarded if key in self._guarded else self._fresh
+        counter = home.get(key)
+        if counter is None:
+            counter = self._open(key, alive_since)
+        elif counter.times[0] < alive_since:
+            home.entries -= counter.drop(alive_since)
+        if counter.total >= limit:
+            return counter.times[0] - alive_since
+        home.entries += counter.add(now, self._seconds / _STEPS if limit > _STEPS else 0)
+        rightful = self._guarded if 2 * counter.total >= limit else self._fresh
+        if rightful is not home:
+            home.take(key)
+            rightful.put(key, counter)
+        rightful.move_to_end(key)
+        rightful.shrink()
+        return None
+
+    def _open(self, key: Key, alive_since: float) -> _Counter:
+        """A new counter; and dead ones leave, so that none are kept for nothing."""
         self._fresh.bury(alive_since)
         self._guarded.bury(alive_since)
-        return True
+        counter = self._fresh[key] = _Counter()
+        return counter
 
-    def counting(self, key: str, now: float) -> array[float]:
-        hits = self._find(key)
-        return hits[bisect_left(hits, now - self._seconds) :]
-
-    def take(self, key: str) -> None:
+    def forget(self, key: Key) -> None:
         self._fresh.take(key)
         self._guarded.take(key)
 
-    def _find(self, key: str) -> array[float]:
-        return self._guarded.get(key) or self._fresh.get(key) or array("d")
+
+class _Counter:
+    """The hits of one key, the oldest first."""
+
+    __slots__ = ("hits", "times", "total")
+
+    def __init__(self) -> None:
+        self.times = array("d")
+        """When the last hit of each entry came."""
+        self.hits = array("L")
+        """How many each entry stands for."""
+        self.total = 0
+
+    def add(self, now: float, step: float) -> int:
+        """One more hit: in an entry of its own, or in that of its step. The number of new entries."""
+        self.total += 1
+        if step and self.times and self.times[-1] // step == now // step:
+            self.times[-1] = now
+            self.hits[-1] += 1
+            return 0
+        self.times.append(now)
+        self.hits.append(1)
+        return 1
+
+    def drop(self, alive_since: float) -> int:
+        """Forget the dead entries, and say how many they were. A hit as old as the window still counts."""
+        dead = bisect_left(self.times, alive_since)
+        self.total -= sum(self.hits[:dead])
+        del self.times[:dead], self.hits[:dead]
+        return dead
 
 
-class _Counters(OrderedDict[str, "array[float]"]):
-    """Counters in the order of their last hit, bounded in hits."""
+class _Counters(OrderedDict[Key, _Counter]):
+    """Counters in the order of their last hit, bounded in entries."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
+        self.entries = 0
         self._capacity = capacity
-        self._hits = 0
 
-    def put(self, key: str, hits: array[float]) -> None:
-        self[key] = hits
-        self._hits += len(hits)
-        while self._hits > self._capacity and len(self) > 1:  # one counter may be as large as its limit
+    def put(self, key: Key, counter: _Counter) -> None:
+        self[key] = counter
+        self.entries += len(counter.times)
+
+    def shrink(self) -> None:
+        """Drop the least recent ones until the rest fits. One counter may be as large as it must."""
+        while self.entries > self._capacity and len(self) > 1:
             self._drop_oldest()
 
-    def take(self, key: str) -> None:
-        self._hits -= len(self.pop(key, ()))
+    def take(self, key: Key) -> None:
+        counter = self.pop(key, None)
+        if counter is not None:
+            self.entries -= len(counter.times)
 
     def bury(self, alive_since: float) -> None:
         """Drop dead counters: a few at a time, and more than come."""
-        for _ in range(_BURIALS_PER_HIT):
+        for _ in range(_BURIALS):
             oldest = next(iter(self.values()), None)
-            if oldest is None or oldest[-1] >= alive_since:
+            if oldest is None or oldest.times[-1] >= alive_since:
                 return
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        _, hits = self.popitem(last=False)
-        self._hits -= len(hits)
+        _, counter = self.popitem(last=False)
+        self.entries -= len(counter.times)
+
+
+def _refused(wait: float) -> Verdict:
+    """A hit as old as the window still counts, so the second after is the first that helps."""
+    return Verdict(allowed=False, retry_after=max(1, floor(wait) + 1))
+
+
+_ALLOWED: Final = Verdict(allowed=True, retry_after=0)
+_PING: Final = Rule(1, 1, "ping")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,11 +16,9 @@ import pytest
 import redis.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
-from limits import RateLimitItemPerMinute
-from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
 from gateway.errors import Unavailable
-from gateway.ratelimit import MemoryStorage, RateLimiter, Rule, Verdict, network_of
+from gateway.ratelimit import Memory, RateLimiter, Rule, Verdict, network_of
 from tests.support.redis import RedisServer, shared_redis
 
 LOGIN = Rule(5, 60, "login-account")
@@ -283,36 +281,44 @@ def test_redis_without_its_library_says_what_to_install(monkeypatch: pytest.Monk
 # -- memory, and its bound ----------------------------------------------------------------------------------
 
 
-def strategy(clock: Watch, max_hits: int) -> tuple[MemoryStorage, Callable[..., Awaitable[bool]]]:
-    storage = MemoryStorage(clock=clock, max_hits=max_hits)
-    return storage, MovingWindowRateLimiter(storage).hit
-
-
 @pytest.mark.anyio
 async def test_a_flood_of_names_does_not_flush_a_counter_that_is_at_its_limit(clock: Watch) -> None:
-    limiter = RateLimiter(clock=clock, max_hits=100)
+    limiter = RateLimiter(clock=clock, max_entries=100)
     assert await hits(limiter, 6) == [True] * 5 + [False]
     for number in range(1000):
         assert (await limiter.hit(LOGIN, f"nobody-{number}")).allowed
     assert await hits(limiter, 1) == [False]
 
 
-@pytest.mark.anyio
-async def test_memory_is_bounded_whatever_comes(clock: Watch) -> None:
-    storage = MemoryStorage(clock=clock, max_hits=100)
-    limiter = MovingWindowRateLimiter(storage)
-    item = RateLimitItemPerMinute(4)
+def test_memory_is_bounded_whatever_comes() -> None:
+    memory, rule = Memory(max_entries=100), Rule(4, 60, "x")
     for number in range(500):
         for _ in range(number % 5):
-            await limiter.hit(item, str(number))
-    kept = [await limiter.get_window_stats(item, str(number)) for number in range(500)]
-    assert sum(4 - stats.remaining for stats in kept) <= 100
-    assert await storage.reset() <= 100
+            memory.hit(rule, (str(number),), 0.0)
+    assert len(memory) <= 100
+
+
+@pytest.mark.parametrize("amount", [21, 1000, 1_000_000])
+def test_a_large_limit_takes_no_more_memory_than_a_small_one(amount: int) -> None:
+    memory = Memory(max_entries=21 + 21 + 100)
+    for second in range(600):
+        for _ in range(20):
+            memory.hit(Rule(amount, 60, "x"), ("ada",), second + 0.5)
+            memory.hit(Rule(amount, 60, "x"), ("bob",), second + 0.5)
+    assert len(memory) == 2  # neither pushed the other out
+
+
+def test_the_rules_do_not_share_their_memory() -> None:
+    memory, login = Memory(max_entries=40), Rule(2, 60, "login")
+    assert [memory.hit(login, ("ada",), 0.0).allowed for _ in range(3)] == [True, True, False]
+    for number in range(1000):
+        memory.hit(Rule(1, 60, "route"), (str(number),), 0.0)
+    assert not memory.hit(login, ("ada",), 0.0).allowed
 
 
 @pytest.mark.anyio
 async def test_new_names_are_counted_even_when_memory_is_full_of_guarded_ones(clock: Watch) -> None:
-    limiter = RateLimiter(clock=clock, max_hits=100)
+    limiter = RateLimiter(clock=clock, max_entries=100)
     for number in range(100):
         await hits(limiter, 5, LOGIN, str(number))
     assert await hits(limiter, 6) == [True] * 5 + [False]
@@ -320,70 +326,87 @@ async def test_new_names_are_counted_even_when_memory_is_full_of_guarded_ones(cl
 
 @pytest.mark.anyio
 async def test_a_limit_larger_than_the_memory_still_holds(clock: Watch) -> None:
-    limiter = RateLimiter(clock=clock, max_hits=20)
+    limiter = RateLimiter(clock=clock, max_entries=20)
     assert sum(await hits(limiter, 80, Rule(60, 60, "wide"))) == 60
 
 
-@pytest.mark.anyio
-async def test_dead_counters_leave_with_the_hits_that_follow(clock: Watch) -> None:
-    storage, hit = strategy(clock, 10_000)
-    item = RateLimitItemPerMinute(5)
+def test_dead_counters_leave_as_new_ones_come() -> None:
+    memory, rule = Memory(), Rule(5, 60, "x")
     for number in range(100):
         for _ in range(1 + number % 5):
-            await hit(item, f"old-{number}")
-    clock.now += 61
+            memory.hit(rule, (f"old-{number}",), 0.0)
     for number in range(100):
-        await hit(item, f"new-{number}")
-    assert await storage.reset() == 100
+        memory.hit(rule, (f"new-{number}",), 61.0)
+    assert len(memory) == 100
 
 
-@pytest.mark.anyio
-async def test_a_hit_may_cost_more_than_one(clock: Watch) -> None:
-    storage, hit = strategy(clock, 100)
-    item = RateLimitItemPerMinute(5)
-    assert [await hit(item, "ada", cost=cost) for cost in (3, 3, 2, 1, 6)] == [
-        True,
-        False,
-        True,
-        False,
-        False,
-    ]
-    assert await storage.check()
+def test_names_of_any_length_are_counted_and_only_short_ones_kept() -> None:
+    limiter = RateLimiter(clock=Watch())
+    long = "x" * 1_000_000
+    assert [limiter.try_hit(LOGIN, long, "y") == YES for _ in range(6)] == [True] * 5 + [False]
+    assert limiter.try_hit(LOGIN, long + "y") == YES
+    assert sys.getsizeof(next(iter(limiter._memory._windows.values()))._guarded.popitem()[0][0]) < 200
 
 
-@pytest.mark.anyio
-async def test_fixed_windows_are_not_offered(clock: Watch) -> None:
-    storage = MemoryStorage(clock=clock)
-    fixed, item = FixedWindowRateLimiter(storage), RateLimitItemPerMinute(1)
-    for attempt in (fixed.hit(item), fixed.test(item), storage.get_expiry("x")):
-        with pytest.raises(NotImplementedError, match="moving"):
-            await attempt
+_STEPS = st.lists(st.tuples(st.floats(0, 30), st.sampled_from("ab")), max_size=60)
 
 
-@given(
-    steps=st.lists(st.tuples(st.floats(0, 30), st.sampled_from("ab")), max_size=60),
-    amount=st.integers(1, 4),
-    seconds=st.integers(1, 60),
-)
+@given(steps=_STEPS, amount=st.integers(1, 4), seconds=st.integers(1, 60))
 def test_no_stretch_of_time_holds_more_than_the_limit(
     steps: list[tuple[float, str]], amount: int, seconds: int
 ) -> None:
     clock = Watch(0)
     limiter = RateLimiter(clock=clock)
     allowed: dict[str, list[float]] = {"a": [], "b": []}
+    for wait, key in steps:
+        clock.now += wait
+        verdict = limiter.try_hit(Rule(amount, seconds, "x"), key)
+        assert verdict is not None
+        recent = [at for at in allowed[key] if at >= clock.now - seconds]
+        assert verdict.allowed == (len(recent) < amount)
+        if verdict.allowed:
+            allowed[key].append(clock.now)
+        else:
+            assert recent[0] + seconds <= clock.now + verdict.retry_after <= recent[0] + seconds + 1
 
-    async def story() -> None:
-        for wait, key in steps:
-            clock.now += wait
-            verdict = await limiter.hit(Rule(amount, seconds, "x"), key)
-            recent = [at for at in allowed[key] if at >= clock.now - seconds]
-            assert verdict.allowed == (len(recent) < amount)
-            if verdict.allowed:
-                allowed[key].append(clock.now)
-            else:
-                assert recent[0] + seconds <= clock.now + verdict.retry_after <= recent[0] + seconds + 1
 
-    asyncio.run(story())
+@given(
+    waits=st.lists(st.floats(0, 10), min_size=30, max_size=150),
+    amount=st.integers(21, 40),
+    seconds=st.integers(20, 100),
+)
+def test_a_large_limit_holds_too_and_makes_wait_at_most_a_twentieth_longer(
+    waits: list[float], amount: int, seconds: int
+) -> None:
+    clock = Watch(0)
+    limiter = RateLimiter(clock=clock)
+    allowed: list[float] = []
+    for wait in waits:
+        clock.now += wait
+        verdict = limiter.try_hit(Rule(amount, seconds, "x"), "ada")
+        assert verdict is not None
+        recent = [at for at in allowed if at >= clock.now - seconds]
+        longer = [at for at in allowed if at >= clock.now - seconds * 1.05 - 1e-6]
+        if verdict.allowed:
+            assert len(recent) < amount
+            allowed.append(clock.now)
+        else:
+            assert len(longer) >= amount
+            assert 1 <= verdict.retry_after <= seconds + 1
+
+
+@pytest.mark.anyio
+async def test_what_is_counted_at_once_and_what_is_waited_for_is_one_count(clock: Watch) -> None:
+    limiter = RateLimiter(clock=clock)
+    assert limiter.try_hit(LOGIN, "ada") == YES
+    assert await hits(limiter, 5) == [True] * 4 + [False]
+    assert limiter.try_hit(LOGIN, "ada") == Verdict(allowed=False, retry_after=61)
+    await limiter.clear(LOGIN, "ada")
+    assert limiter.try_hit(LOGIN, "ada") == YES
+
+
+def test_redis_can_not_answer_at_once(redis_url: str) -> None:
+    assert RateLimiter(redis_url, timeout=10).try_hit(LOGIN, "ada") is None
 
 
 # -- networks -----------------------------------------------------------------------------------------------
