@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-@click.option("--allow-unset", is_flag=True, help="Accept secrets whose variable is not set, as in CI.")
+@click.option("--allow-unset", is_flag=True, help="Accept missing secrets and certificates, as in CI.")
 @format_option
 def check(config: Path, allow_unset: bool, output: str) -> int:
     """Report every mistake in gateway.yaml, then run its tests.
 
     Each line says where to look: file:line:column, the setting, what is wrong. Warnings don't
     make the file wrong. If there is no mistake, the tests under `tests:` are run against the
-    rules. No server, key or database is touched.
+    rules. No server, secret or database is touched; a listener's certificate is looked at.
 
     Exit 0 if the file has no mistake and all its tests hold, else 1.
 

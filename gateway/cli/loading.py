@@ -11,6 +11,7 @@ import click
 from gateway.cli.output import complain, printable
 
 if TYPE_CHECKING:
+    from gateway.config.load import Loaded
     from gateway.config.schema import Config
     from gateway.config.source import Place, Places, Problem
     from gateway.policy.model import Policy
@@ -35,7 +36,10 @@ class Examined:
 
 
 def examine(path: Path, *, allow_unset: bool = False) -> Examined:
-    """Load and compile. Touches no server, key or database."""
+    """Load, compile, and look at the files that a listener needs. Touches no server, secret or database.
+
+    With `allow_unset`, as in CI, the certificate need not be there.
+    """
     from gateway.config.load import load
     from gateway.policy.compile import compile_policy
 
@@ -43,8 +47,32 @@ def examine(path: Path, *, allow_unset: bool = False) -> Examined:
     if loaded.config is None:
         return Examined(None, None, loaded.places, tuple(sorted(loaded.problems, key=_order)))
     policy, problems = compile_policy(loaded.config, loaded.places)
-    found = sorted([*loaded.problems, *problems], key=_order)
-    return Examined(loaded.config if policy else None, policy, loaded.places, tuple(found))
+    files = _certificate(loaded, allow_unset)
+    found = sorted([*loaded.problems, *problems, *files], key=_order)
+    if policy is None or any(not problem.warning for problem in files):
+        return Examined(None, None, loaded.places, tuple(found))
+    return Examined(loaded.config, policy, loaded.places, tuple(found))
+
+
+def _certificate(loaded: Loaded, allow_unset: bool) -> list[Problem]:
+    tls = loaded.config.server.tls if loaded.config else None
+    if tls is None:
+        return []
+    from gateway.config.source import Problem
+    from gateway.server.certificates import faults
+
+    certificate, key = Path(tls.certificate), Path(tls.key)
+    if allow_unset and not (certificate.exists() and key.exists()):
+        return []
+    return [
+        Problem(
+            loaded.places.of("server", "tls", fault.setting),
+            f"server.tls.{fault.setting}",
+            fault.sentence,
+            fault.warning,
+        )
+        for fault in faults(certificate, key)
+    ]
 
 
 def settings(path: Path) -> Config:

@@ -48,6 +48,7 @@ def serve_until_stopped(config: Config, policy: Policy) -> int:
     """Serve, and return the exit code."""
     from gateway import app
     from gateway.server import run as server
+    from gateway.server.certificates import Certificates
     from gateway.server.terms import Limits, Timeouts
     from gateway.telemetry import logs
 
@@ -56,11 +57,13 @@ def serve_until_stopped(config: Config, policy: Policy) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its life at every start
     try:
         gateway = app.build(config, policy, outlet=outlet)
+        tls = settings.tls
         return server.serve(
             gateway.asgi,
             listen=settings.listen,
             ops=gateway.ops,
             ops_listen=[settings.ops_listen] if settings.ops_listen else [],
+            certificates=Certificates(Path(tls.certificate), Path(tls.key)) if tls else None,
             limits=Limits(**settings.limits.model_dump()),
             timeouts=Timeouts(**settings.timeouts.model_dump()),
             start=gateway.start,

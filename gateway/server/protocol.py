@@ -218,7 +218,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not cycle.body_complete or not cycle.keep_alive:
-            self._linger()
+            self._linger(read_whole=cycle.body_complete)
         else:
             self.flow.resume_reading()
             self.deadline = self.watch.clock() + self.terms.timeouts.keep_alive
@@ -360,7 +360,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # The end.
 
-    def _linger(self) -> None:
+    def _linger(self, *, read_whole: bool = False) -> None:
         """Half-close, and let the client read what it was told before the reset that unread bytes cause."""
         if self._lingering or self.transport.is_closing():
             return
@@ -368,8 +368,14 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_body = False
         self.flow.resume_reading()
         self._settle()
-        with contextlib.suppress(OSError):  # the client was faster and has left
-            self.transport.write_eof()
+        if self.transport.can_write_eof():
+            with contextlib.suppress(OSError):  # the client was faster and has left
+                self.transport.write_eof()
+            return
+        # TLS transports have no half-close, and don't count what is unwritten below them.
+        self.deadline = self.watch.clock() + self.terms.timeouts.body_idle
+        if read_whole:
+            self.transport.close()
 
     def _throw_away(self, data: bytes) -> None:
         self._thrown_away += len(data)

@@ -7,6 +7,7 @@
 
 The ops listener answers before the start and to the very end, so that a
 `/readyz` can say "starting" and "draining". A second SIGINT hurries everything.
+SIGHUP calls `reload`, one at a time, between `on_ready` and the end.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ import asyncio
 import gc
 import logging
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from uvicorn import Server
 
-from gateway.server.protocol import GatewayConfig
+from gateway.server.protocol import GatewayConfig, GatewayProtocol
 from gateway.server.sockets import BACKLOG, CannotListen, Listen, Listeners, open_listeners, raise_open_files
 from gateway.server.terms import Limits, Refusal, Terms, Timeouts, ignore
+from gateway.server.tls import Misled, TlsDoor
 
 if TYPE_CHECKING:
+    from gateway.server.certificates import Certificates
     from gateway.server.cycle import ASGIApp
 
 log = logging.getLogger("gateway.server")
@@ -59,10 +64,12 @@ def serve(
     listen: Sequence[Listen],
     ops: ASGIApp | None = None,
     ops_listen: Sequence[Listen] = (),
+    certificates: Certificates | None = None,
     limits: Limits | None = None,
     timeouts: Timeouts | None = None,
     start: Callable[[], Awaitable[None]] = _nothing,
     stop: Callable[[], Awaitable[None]] = _nothing,
+    reload: Callable[[], Awaitable[None]] = _nothing,
     on_ready: Callable[[Ready], None] = lambda _: None,
     on_draining: Callable[[], None] = lambda: None,
     on_refused: Callable[[Refusal], None] = ignore,
@@ -71,7 +78,9 @@ def serve(
     """Serve until a signal ends it. The exit code: 0, or 1 after one sentence to `complain`.
 
     `start` runs once before the first request and `stop` after the last; an
-    exception from `start` ends everything with its text as the sentence.
+    exception from `start` ends everything with its text as the sentence. With
+    `certificates`, what listens on a host and port speaks TLS; unix sockets and
+    `ops` never do.
     """
     terms = Terms(limits or Limits(), timeouts or Timeouts(), on_refused)
     try:
@@ -85,57 +94,94 @@ def serve(
         complain(str(error))
         return 1
     _check_open_files(terms.limits)
-    process = _Process(asgi, ops, public, behind, terms)
+    hooks = _Hooks(start, stop, reload, on_ready, on_draining, complain)
+    process = _Process(asgi, ops, public, behind, terms, certificates, hooks)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(process.run(start, stop, on_ready, on_draining, complain))
+            return runner.run(process.run())
     finally:
         public.close()
         behind.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Hooks:
+    """What `serve` was told to call."""
+
+    start: Callable[[], Awaitable[None]]
+    stop: Callable[[], Awaitable[None]]
+    reload: Callable[[], Awaitable[None]]
+    on_ready: Callable[[Ready], None]
+    on_draining: Callable[[], None]
+    complain: Callable[[str], None]
 
 
 class _Process:
     """One run of the gateway, from bound sockets to the exit code."""
 
     def __init__(
-        self, asgi: ASGIApp, ops: ASGIApp | None, public: Listeners, behind: Listeners, terms: Terms
+        self,
+        asgi: ASGIApp,
+        ops: ASGIApp | None,
+        public: Listeners,
+        behind: Listeners,
+        terms: Terms,
+        certificates: Certificates | None,
+        hooks: _Hooks,
     ) -> None:
-        self._terms = terms
+        self._terms, self._certificates, self._hooks = terms, certificates, hooks
         self._sockets = {"public": public, "ops": behind}
-        self._public = _server(asgi, terms, drain=terms.timeouts.drain)
+        self._public = _Front(asgi, terms, drain=terms.timeouts.drain, certificates=certificates)
         # Probes and scrapes are no clients: their refusals are nobody's decision lines.
-        self._ops = _server(ops or asgi, replace(terms, on_refused=ignore), drain=_OPS_DRAIN)
+        self._ops = _Front(ops or asgi, replace(terms, on_refused=ignore), drain=_OPS_DRAIN)
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._hangup = asyncio.Event()
 
-    async def run(
-        self,
-        start: Callable[[], Awaitable[None]],
-        stop: Callable[[], Awaitable[None]],
-        on_ready: Callable[[Ready], None],
-        on_draining: Callable[[], None],
-        complain: Callable[[str], None],
-    ) -> int:
+    async def run(self) -> int:
         self._obey_signals()
         await self._ops.startup(sockets=self._sockets["ops"].sockets)
         try:
             try:
-                if not await self._before_leaving(start()):
+                if not await self._before_leaving(self._hooks.start()):
                     return 0
             except Exception as error:
                 log.debug("the start failed", exc_info=error)
-                complain(f"The gateway cannot start: {error}")
+                self._hooks.complain(f"The gateway cannot start: {error}")
                 return 1
             await self._public.startup(sockets=self._sockets["public"].sockets)
             _settle_memory()
-            on_ready(Ready(self._sockets["public"].addresses, self._sockets["ops"].addresses))
-            await self._leaving.wait()
-            on_draining()
+            self._hooks.on_ready(Ready(self._sockets["public"].addresses, self._sockets["ops"].addresses))
+            await self._until_leaving()
+            self._hooks.on_draining()
             await self._drain()
-            await stop()
+            await self._hooks.stop()
             return 0
         finally:
             await _end(self._ops, self._sockets["ops"])
+
+    async def _until_leaving(self) -> None:
+        beside = [asyncio.create_task(self._reload_when_told())]
+        if self._certificates is not None:
+            beside.append(asyncio.create_task(self._certificates.watch()))
+        try:
+            await self._leaving.wait()
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _reload_when_told(self) -> None:
+        """One at a time. However many signals come during one, one more follows it."""
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            try:
+                if self._certificates is not None:
+                    self._certificates.look(patient=False)
+                await self._hooks.reload()
+            except Exception as error:
+                log.error("the reload failed; everything stays as it was", exc_info=error)
 
     async def _before_leaving(self, start: Awaitable[None]) -> bool:
         """Whether the start came to its end before a signal did."""
@@ -161,7 +207,7 @@ class _Process:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._leaving.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
-        loop.add_signal_handler(signal.SIGHUP, log.warning, "reload needs a restart in this version")
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
 
     def _interrupted(self) -> None:
         """Once is a request, twice is an order."""
@@ -192,14 +238,51 @@ async def _end(server: Server, listeners: Listeners) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _server(asgi: ASGIApp, terms: Terms, *, drain: float) -> Server:
-    """uvicorn's server, for its accepting and its graceful shutdown; signals and the main loop are ours."""
-    config = GatewayConfig(asgi, terms, drain=drain)
-    config.backlog = BACKLOG
-    config.load()
-    server = Server(config)
-    server.lifespan = config.lifespan_class(config)
-    return server
+class _Front(Server):
+    """uvicorn's server, for its connections' state and its graceful shutdown.
+
+    Signals, the main loop, the sockets and TLS are ours.
+    """
+
+    def __init__(
+        self, asgi: ASGIApp, terms: Terms, *, drain: float, certificates: Certificates | None = None
+    ) -> None:
+        config = GatewayConfig(asgi, terms, drain=drain)
+        config.load()
+        super().__init__(config)
+        self.lifespan = config.lifespan_class(config)
+        self._config, self._terms, self._certificates = config, terms, certificates
+        self._doors: list[TlsDoor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.servers = []
+        for one in sockets or ():
+            if self._certificates is not None and one.family != socket.AF_UNIX:
+                self._doors.append(self._door(one, self._certificates))
+            else:
+                connect = partial(self._protocol, GatewayProtocol)
+                self.servers.append(await loop.create_server(connect, sock=one, backlog=BACKLOG))
+        self.servers += self._doors  # type: ignore[arg-type]  # closed and waited for, no more is asked of them
+        self.started = True
+
+    def _door(self, listener: socket.socket, certificates: Certificates) -> TlsDoor:
+        return TlsDoor(
+            listener,
+            certificates,
+            secured=partial(self._protocol, GatewayProtocol),
+            misled=partial(self._protocol, Misled),
+            timeout=self._terms.timeouts.headers,
+            has_room=self._has_room,
+            backlog=BACKLOG,
+        )
+
+    def _protocol(self, kind: type[GatewayProtocol]) -> GatewayProtocol:
+        return kind(self._config, self.server_state, self.lifespan.state)
+
+    def _has_room(self) -> bool:
+        greeting = sum(door.greeting for door in self._doors)
+        return len(self.server_state.connections) + greeting < self._terms.limits.connections
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

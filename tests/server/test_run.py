@@ -6,99 +6,22 @@ import asyncio
 import contextlib
 import http.client
 import logging
-import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gateway.server import run
-from gateway.server.run import Ready, serve
+from gateway.server.run import Ready
 from gateway.server.sockets import Address
 from gateway.server.terms import Limits, Refusal, Timeouts
-from tests.support.serving import read_body, until
-
-LOCAL = Address("127.0.0.1", 0)
-
-
-class Life:
-    """What happened, in order; also an app whose requests end when they are let."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.let_go = threading.Event()
-        self.begun = threading.Event()
-        self.failure: BaseException | None = None
-
-    async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        await read_body(receive)
-        if scope["path"] == "/slow":
-            self.begun.set()
-            await until(self.let_go.is_set)
-        self.events.append(f"answer {scope['path']}")
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
-
-    def hook(self, name: str) -> Callable[[], Any]:
-        async def happens() -> None:
-            self.events.append(name)
-
-        return happens
-
-    def serve(self, scenario: Callable[[Ready], None], **settings: Any) -> int:
-        """Serves while `scenario` runs in a thread of its own; then SIGTERM, unless that was sent already."""
-        threads: list[threading.Thread] = []
-
-        def ready(where: Ready) -> None:
-            self.events.append("ready")
-            thread = threading.Thread(target=self.play, args=(scenario, where))
-            threads.append(thread)
-            thread.start()
-
-        settings = {"listen": [LOCAL], "ops": self.app, "ops_listen": [LOCAL]} | settings
-        settings.setdefault("start", self.hook("start"))
-        settings.setdefault("on_draining", lambda: self.events.append("draining"))
-        code = serve(self.app, stop=self.hook("stop"), on_ready=ready, **settings)
-        for thread in threads:
-            thread.join(10)
-        if self.failure is not None:
-            raise self.failure
-        return code
-
-    def play(self, scenario: Callable[[Ready], None], where: Ready) -> None:
-        try:
-            scenario(where)
-        except BaseException as failure:
-            self.failure = failure
-        finally:
-            self.let_go.set()
-            if "draining" not in self.events:
-                terminate()
-
-
-def terminate(which: signal.Signals = signal.SIGTERM) -> None:
-    os.kill(os.getpid(), which)
-
-
-def get(where: str, path: str = "/") -> tuple[int, bytes]:
-    with contextlib.closing(http.client.HTTPConnection(where, timeout=10)) as connection:
-        connection.request("GET", path)
-        with connection.getresponse() as response:
-            return response.status, response.read()
-
-
-def soon(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+from tests.support.life import LOCAL, Life, get, soon, terminate
+from tests.support.serving import until
 
 
 @pytest.fixture
@@ -197,13 +120,62 @@ def test_a_second_interrupt_hurries(life: Life) -> None:
     assert "answer /slow" not in life.events
 
 
-def test_a_hangup_is_survived(life: Life, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_hangup_is_a_reload(life: Life) -> None:
     def scenario(where: Ready) -> None:
         terminate(signal.SIGHUP)
-        soon(lambda: "reload needs a restart in this version" in caplog.text)
+        soon(lambda: life.events.count("reload") == 1)
+        terminate(signal.SIGHUP)
+        soon(lambda: life.events.count("reload") == 2)
         assert get(where.listen[0]) == (200, b"ok")
 
-    assert life.serve(scenario) == 0
+    assert life.serve(scenario, reload=life.hook("reload")) == 0
+
+
+def test_hangups_during_a_reload_are_one_more(life: Life) -> None:
+    held = threading.Event()
+
+    async def reload() -> None:
+        life.events.append("reload")
+        await until(held.is_set)
+        life.events.append("reloaded")
+
+    def scenario(_: Ready) -> None:
+        for _ in range(3):
+            terminate(signal.SIGHUP)
+            soon(lambda: "reload" in life.events)
+        held.set()
+        soon(lambda: life.events.count("reloaded") == 2)
+
+    assert life.serve(scenario, reload=reload) == 0
+    assert life.events.count("reload") == 2
+
+
+def test_a_reload_that_fails_is_told_and_survived(life: Life, caplog: pytest.LogCaptureFixture) -> None:
+    async def reload() -> None:
+        raise RuntimeError("a defect")
+
+    told = "the reload failed; everything stays as it was"
+
+    def scenario(where: Ready) -> None:
+        for number in (1, 2):
+            terminate(signal.SIGHUP)
+            soon(lambda number=number: caplog.text.count(told) == number)
+        assert get(where.listen[0]) == (200, b"ok")
+
+    assert life.serve(scenario, reload=reload) == 0
+
+
+def test_a_hangup_before_the_start_is_over_waits_for_it(life: Life) -> None:
+    async def start() -> None:
+        terminate(signal.SIGHUP)
+        await asyncio.sleep(0)
+        life.events.append("started")
+
+    assert (
+        life.serve(lambda _: soon(lambda: "reload" in life.events), start=start, reload=life.hook("reload"))
+        == 0
+    )
+    assert life.events.index("started") < life.events.index("ready") < life.events.index("reload")
 
 
 def test_every_kind_of_listener(life: Life, tmp_path: Path) -> None:
