@@ -23,7 +23,7 @@ is away), 2 wrong usage. On a terminal there are colours and tables; in a pipe p
 columns. `NO_COLOR` switches colours off. What is said about the work goes to stderr, results go to stdout.
 
 Every command reads `gateway.yaml` of the working directory, or what `-c` or `GATEWAY_CONFIG` names, and the
-`.env` beside it. A relative SQLite file stands beside it too. Commands that change
+`.env` beside it. A relative file that it names stands beside it too. Commands that change
 accounts also write the audit event to stderr, as the JSON line that a running gateway would log.
 
 `GATEWAY_TRACEBACK=1` shows where a defect of the gateway happened.

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.cli.conftest import MINIMAL, Command
 
@@ -100,6 +101,43 @@ def test_unset_secrets_where_that_is_fine(
     monkeypatch.delenv("JWT_ACCESS_SECRET")
     assert gateway("check").code == 1
     assert gateway("check", "--allow-unset").out == "gateway.yaml: no mistakes, 0 tests passed\n"
+
+
+class TestACertificate:
+    @pytest.fixture
+    def files(self, site: Path) -> Path:
+        """A configuration with TLS in a folder below the current one; its files are issued."""
+        folder = site / "below"
+        folder.mkdir()
+        tls = "server: {public_url: https://a.test, tls: {certificate: tls.crt, key: tls.key}}\n"
+        (folder / "gateway.yaml").write_text(MINIMAL + tls)
+        issued = trustme.CA().issue_cert("localhost")
+        issued.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+        issued.private_key_pem.write_to_path(folder / "tls.key")
+        return folder
+
+    def test_stands_beside_the_file(self, gateway: Command, files: Path) -> None:
+        assert gateway("check", "-c", "below/gateway.yaml").code == 0
+
+    def test_that_is_missing_has_its_place_for_check_and_run(self, gateway: Command, files: Path) -> None:
+        (files / "tls.key").unlink()
+        reason = f"server.tls.key: {files}/tls.key can't be read: no such file or directory"
+        line = f"below/gateway.yaml:5:71  {reason}\n"
+        checked, ran = (gateway(word, "-c", "below/gateway.yaml") for word in ("check", "run"))
+        assert (checked.code, checked.out) == (1, line)
+        assert (ran.code, ran.err) == (1, line)
+
+    def test_need_not_be_there_where_secrets_need_not(self, gateway: Command, files: Path) -> None:
+        (files / "tls.crt").unlink()
+        assert gateway("check", "--allow-unset", "-c", "below/gateway.yaml").code == 0
+        (files / "tls.crt").write_text("nonsense")
+        assert gateway("check", "--allow-unset", "-c", "below/gateway.yaml").code == 1
+
+    def test_without_tests_of_rules_that_can_not_be_served(self, gateway: Command, files: Path) -> None:
+        (files / "tls.key").unlink()
+        with (files / "gateway.yaml").open("a") as file:
+            file.write("tests: [{request: GET /x, as: anonymous, expect: allow}]\n")
+        assert "expected allow" not in gateway("check", "-c", "below/gateway.yaml").out
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,20 @@ def test_a_low_bcrypt_cost_is_warned_about(loaded: Write) -> None:
     found = loaded("accounts: {bcrypt_cost: 4}\n", base=BASE)
     assert found.config is not None
     assert [(problem.path, problem.warning) for problem in found.problems] == [("accounts.bcrypt_cost", True)]
+
+
+@pytest.mark.parametrize(
+    ("public_url", "warned"),
+    [("", True), ("public_url: http://a.test, ", True), ("public_url: https://a.test, ", False)],
+)
+def test_a_public_url_that_contradicts_the_listener_is_warned_about(
+    loaded: Write, public_url: str, warned: bool
+) -> None:
+    found = loaded(f"server: {{{public_url}tls: {{certificate: a, key: b}}}}\n", base=BASE)
+    assert found.config is not None
+    assert found.config.server.tls is not None
+    assert Path(found.config.server.tls.key) == Path.cwd() / "b"
+    assert [problem.path for problem in found.problems] == ["server.public_url"] * warned
 
 
 @pytest.mark.parametrize(
