@@ -29,7 +29,6 @@ opens when its storage is attacked protects nothing. When Redis is back, so is t
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import time
@@ -39,7 +38,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from math import floor
 from typing import TYPE_CHECKING, Final
 
@@ -157,7 +156,7 @@ def network_of(address: IPv4Address | IPv6Address | None) -> str:
         return str(address)
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
-    return str(IPv6Network((int(address) >> 64 << 64, 64)))
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 def _remote(storage: str, prefix: str, clock: Clock, timeout: float) -> _Redis | None:
@@ -173,7 +172,9 @@ class _Redis:
     """Moving windows in Redis, by the library."""
 
     def __init__(self, storage: str, prefix: str, clock: Clock, timeout: float) -> None:
-        from limits.aio.storage import RedisStorage  # imported late: most gateways count in memory
+        from limits.aio.storage import (
+            RedisStorage,  # all late: most gateways, and all checks, need none of it
+        )
         from limits.aio.strategies import MovingWindowRateLimiter
 
         self._clock = clock
@@ -215,10 +216,12 @@ class _Redis:
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
         """The one door to the storage: whatever is wrong with it is Unavailable, and soon."""
+        from asyncio import timeout
+
         from limits.errors import StorageError
 
         try:
-            async with asyncio.timeout(self._timeout):
+            async with timeout(self._timeout):
                 yield
         except (StorageError, TimeoutError, OSError) as error:
             raise Unavailable from error

@@ -18,10 +18,11 @@ from gateway.config.schema import Test as WrittenTest
 from gateway.config.source import Places, Problem, Step, written_path
 from gateway.http.header_edits import HeaderEdits
 from gateway.identity.principal import Principal
-from gateway.policy.model import Allow, Policy, Quota, RateLimit, Route
+from gateway.policy.model import Allow, Policy, RateLimit, Route
 from gateway.policy.pattern import Pattern, literal_prefix, parse
 from gateway.policy.prove import Test
 from gateway.policy.review import review
+from gateway.ratelimit import Rule as Limit
 
 _WORDS = {
     "public": Allow(everybody_without_login=True),
@@ -177,12 +178,12 @@ def _edits(written: WrittenEdits) -> HeaderEdits:
 
 
 def _rate_limit(written: WrittenLimit) -> RateLimit | None:
-    limit = RateLimit(_quota(written.per_user), _quota(written.per_address))
+    limit = RateLimit(_limit("route-user", written.per_user), _limit("route-address", written.per_address))
     return None if limit == RateLimit() else limit
 
 
-def _quota(rate: Rate | None) -> Quota | None:
-    return None if rate is None else Quota(rate.amount, rate.seconds)
+def _limit(name: str, rate: Rate | None) -> Limit | None:
+    return None if rate is None else Limit(rate.amount, rate.seconds, name)
 
 
 def _label(written: Written, pattern: Pattern) -> str:

@@ -17,6 +17,7 @@ from gateway.http.header_edits import NO_EDITS, HeaderEdits
 from gateway.identity.principal import Principal
 from gateway.policy.match import Matcher
 from gateway.policy.pattern import Pattern
+from gateway.ratelimit import Rule
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -147,22 +148,12 @@ def _within(address: Address | None, networks: tuple[Network, ...]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Quota:
-    """So many requests in so many seconds, wherever those begin."""
-
-    amount: int
-    """Requests."""
-    seconds: int
-    """The window's length."""
-
-
-@dataclass(frozen=True, slots=True)
 class RateLimit:
     """How often a route may be asked. Each of the two counts for itself."""
 
-    per_user: Quota | None = None
+    per_user: Rule | None = None
     """By one logged-in caller; None for any number. Those without a login are not counted."""
-    per_address: Quota | None = None
+    per_address: Rule | None = None
     """From one address (IPv6: one /64), whoever asks; None for any number."""
 
 

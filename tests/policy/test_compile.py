@@ -11,11 +11,13 @@ import pytest
 import yaml
 
 from gateway.config.load import load
+from gateway.http.header_edits import NO_EDITS, HeaderEdits
 from gateway.policy.compile import canonical_email, compile_policy
-from gateway.policy.model import Allow, Policy, Route
+from gateway.policy.model import Allow, Policy, RateLimit, Route
 from gateway.policy.pattern import parse
 from gateway.policy.review import implies
-from tests.policy.rules import TOKENS, compiled, policy
+from gateway.ratelimit import Rule
+from tests.policy.rules import TOKENS, compiled, loaded, policy
 
 MISTAKES = Path(__file__).parents[1] / "data" / "mistakes"
 ENVIRON = {f"JWT_{kind.upper()}_SECRET": token["secret"] for kind, token in TOKENS.items()}
@@ -246,6 +248,52 @@ def test_what_is_compiled() -> None:
     assert (built.default.index, built.default.label, built.default.upstream) == (-1, "default", "default")
     assert built.default.allow == Allow(admin=True)
     assert "memory" not in repr(built)
+
+
+def test_what_a_route_says_of_its_traffic() -> None:
+    built = policy("""
+        routes:
+          - path: /up/**
+            allow: authenticated
+            upgrade: [WebSocket, SPDY/3.1]
+            timeout: 5m
+            body: 1GiB
+            rate_limit: {per_user: 100/minute, per_address: 20/second}
+            headers:
+              request: {add: {X-Tenant: a}, remove: [Cookie]}
+              response: {add: {Cache-Control: no-store}, remove: [Server]}
+          - {path: /half/**, allow: public, rate_limit: {per_address: 5/10s}}
+          - {path: /plain/**, allow: public, rate_limit: {}, headers: {response: {}}, upgrade: []}
+    """)
+    route, half, plain = built.routes
+    assert route.upgrade == frozenset({b"websocket", b"spdy/3.1"})
+    assert (route.timeout, route.body) == (300.0, 1 << 30)
+    assert route.rate_limit == RateLimit(Rule(100, 60, "route-user"), Rule(20, 1, "route-address"))
+    assert route.request_headers == HeaderEdits(((b"X-Tenant", b"a"),), (b"Cookie",))
+    assert route.response_headers == HeaderEdits(((b"Cache-Control", b"no-store"),), (b"Server",))
+    assert half.rate_limit == RateLimit(None, Rule(5, 10, "route-address"))
+    for nothing in (plain, built.default):
+        assert (nothing.upgrade, nothing.timeout, nothing.body) == (frozenset(), None, None)
+        assert (nothing.rate_limit, nothing.request_headers) == (None, NO_EDITS)
+        assert nothing.response_headers == NO_EDITS
+
+
+def test_a_limit_per_user_does_not_guard_a_public_route() -> None:
+    text = "- {{path: /a, allow: {allow}, rate_limit: {{{limits}}}}}".format
+    assert said(text(allow="public", limits="per_user: 5/s")) == [
+        "routes[0].rate_limit.per_user: limits nobody who has no login, "
+        "and a public route asks for none; add per_address"
+    ]
+    assert said(text(allow="public", limits="per_user: 5/s, per_address: 9/s")) == []
+    assert said(text(allow="authenticated", limits="per_user: 5/s")) == []
+
+
+def said(routes: str) -> list[str]:
+    result = loaded({"upstream": "http://a", "routes": yaml.safe_load(routes)})
+    assert all(problem.warning for problem in result.problems)
+    return [
+        f"{problem.path}: {problem.sentence}" for problem in result.problems if problem.path[:6] == "routes"
+    ]
 
 
 def test_an_email_is_folded_until_nothing_changes() -> None:

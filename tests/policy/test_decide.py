@@ -9,7 +9,7 @@ import pytest
 from gateway.errors import Forbidden, NotFound, Unauthorized
 from gateway.identity.principal import Principal
 from gateway.policy import decide as room
-from gateway.policy.decide import Decision, Verdict, decide, strip
+from gateway.policy.decide import Decision, Verdict, claims_of, decide, strip
 from gateway.policy.model import Address, Allow, Policy, Reason
 from tests.policy.rules import ADMIN, USER, person, policy
 
@@ -77,6 +77,44 @@ def test_no_login_is_asked_for_where_none_would_help() -> None:
     assert ask(b"/a//b;/c", rules=both).reason is Reason.OTHER_READING
     assert ask(b"/a//b;/c", rules=both).verdict is Verdict.FORBIDDEN
     assert ask(b"/a//b;/d", rules=both).verdict is Verdict.UNAUTHENTICATED
+
+
+class TestRateLimits:
+    """Of every reading: `/x//api` must not be a way around the limits of `/x/api`."""
+
+    RULES = """
+        routes:
+          - {path: /x/**, allow: authenticated}
+          - {path: /x/api/**, allow: authenticated, rate_limit: {per_user: 5/minute}}
+          - {path: /x/api/slow, allow: authenticated, rate_limit: {per_address: 1/minute}}
+    """
+
+    def limits(self, path: bytes, rules: Policy) -> list[str]:
+        claims = claims_of(rules, "GET", b"a", path)
+        assert not isinstance(claims, Decision)
+        return [route.label for route in claims.limited]
+
+    def test_of_every_reading_count(self) -> None:
+        rules = policy(self.RULES)
+        assert self.limits(b"/x/y", rules) == []
+        assert self.limits(b"/x/api/y", rules) == ["/x/api/**"]
+        assert self.limits(b"/x//api/y", rules) == ["/x/api/**"]
+        assert self.limits(b"/X/API/y", rules) == ["/x/api/**"]
+        assert self.limits(b"/x/api;/slow", rules) == ["/x/api/**", "/x/api/slow"]
+        assert self.limits(b"/x/api/slow", rules) == ["/x/api/slow"]
+
+    def test_of_what_is_behind_a_stripped_prefix_count_too(self) -> None:
+        rules = policy("""
+            routes:
+              - {path: /v1/**, allow: authenticated, strip_prefix: /v1}
+              - {path: /api/**, allow: authenticated, rate_limit: {per_user: 5/minute}}
+        """)
+        assert self.limits(b"/v1/api/x", rules) == ["/api/**"]
+
+    def test_of_a_path_that_nobody_may_send_are_not_asked(self) -> None:
+        refusal = claims_of(policy(self.RULES), "GET", b"a", b"/x/api/../slow")
+        assert isinstance(refusal, Decision)
+        assert refusal.reason is Reason.DOT_SEGMENT
 
 
 def test_what_is_remembered_is_the_request_line_and_not_the_caller() -> None:
