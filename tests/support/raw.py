@@ -113,6 +113,14 @@ class RawClient:
         except ConnectionError:
             raise Closed(b"", reset=True) from None
 
+    async def some(self) -> bytes:
+        """Whatever came. Raises Closed at the end."""
+        async with asyncio.timeout(PATIENCE):
+            data = await self._reader.read(262_144)
+        if not data:
+            raise Closed(b"")
+        return data
+
     def half_close(self) -> None:
         self._writer.write_eof()
 

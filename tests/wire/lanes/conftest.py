@@ -27,3 +27,17 @@ async def yard(the_yard: Yard) -> AsyncIterator[Yard]:
     await the_yard.fresh()
     yield the_yard
     await the_yard.quiet()
+
+
+@pytest.fixture(scope="module")
+async def the_big_yard(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Yard]:
+    async with open_yard(tmp_path_factory.mktemp("yard"), body="1GiB") as yard:
+        yield yard
+
+
+@pytest.fixture
+async def big_yard(the_big_yard: Yard) -> AsyncIterator[Yard]:
+    """The same, for bodies of up to a gigabyte."""
+    await the_big_yard.fresh()
+    yield the_big_yard
+    await the_big_yard.quiet()
