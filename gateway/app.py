@@ -35,7 +35,7 @@ from gateway.telemetry.audit import AuditTrail, to_log
 from gateway.telemetry.logs import Decided, DecisionLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outlet import Outlet
-from gateway.web.attempts import Limits
+from gateway.web.attempts import Attempts, Limits
 from gateway.web.auth import build_auth
 from gateway.web.observer import Observer
 from gateway.web.ops import Health, build_ops
@@ -170,12 +170,12 @@ def build(
         log.write(decided)
         metrics.done(decided)
 
+    attempts = Attempts(limiter, _limits(config))
     auth = build_auth(
         accounts=accounts,
         authenticate=gate.authenticate,
         address_of=_address_of(clients),
-        limiter=limiter,
-        limits=_limits(config),
+        attempts=attempts,
         audit=audit.record,
         prefix=config.auth.prefix,
     )

@@ -47,25 +47,26 @@ class Attempts:
 
     def __init__(self, limiter: RateLimiter, limits: Limits) -> None:
         self._limiter = limiter
-        self._limits = limits
+        self.limits = limits
+        """May be replaced: the next try is counted by the new ones."""
 
     async def login(self, email: str, address: Address | None) -> None:
         """`email` as typed: every spelling of an address is one counter, and what is none counts the same."""
-        await self._hit(self._limits.login_per_address, network_of(address))
-        await self._hit(self._limits.login_per_account, fold(email), network_of(address))
+        await self._hit(self.limits.login_per_address, network_of(address))
+        await self._hit(self.limits.login_per_account, fold(email), network_of(address))
 
     async def login_succeeded(self, email: str, address: Address | None) -> None:
-        await self._clear(self._limits.login_per_account, fold(email), network_of(address))
+        await self._clear(self.limits.login_per_account, fold(email), network_of(address))
 
     async def refresh(self, address: Address | None) -> None:
-        await self._hit(self._limits.refresh_per_address, network_of(address))
+        await self._hit(self.limits.refresh_per_address, network_of(address))
 
     async def password(self, principal: Principal, address: Address | None) -> None:
-        await self._hit(self._limits.login_per_address, network_of(address))
-        await self._hit(self._limits.login_per_account, "session", principal.session)
+        await self._hit(self.limits.login_per_address, network_of(address))
+        await self._hit(self.limits.login_per_account, "session", principal.session)
 
     async def password_succeeded(self, principal: Principal) -> None:
-        await self._clear(self._limits.login_per_account, "session", principal.session)
+        await self._clear(self.limits.login_per_account, "session", principal.session)
 
     async def _hit(self, rule: Rule, *key: str) -> None:
         verdict = await self._limiter.hit(rule, *key)

@@ -17,10 +17,9 @@ from starlette.types import ASGIApp, Scope
 from gateway.accounts.service import Accounts, Client, canonical_email
 from gateway.errors import InvalidCredentials, InvalidField, TooManyRequests
 from gateway.http.client_address import Address
-from gateway.ratelimit import RateLimiter
 from gateway.telemetry.audit import Event, LoginLimited
 from gateway.web.answers import Answers, json_answer, no_content
-from gateway.web.attempts import Attempts, Limits
+from gateway.web.attempts import Attempts
 from gateway.web.body import read_fields
 from gateway.web.fields import read_query, text
 from gateway.web.openapi import describe
@@ -39,14 +38,13 @@ def build_auth(
     accounts: Accounts,
     authenticate: Authenticate,
     address_of: AddressOf,
-    limiter: RateLimiter,
-    limits: Limits,
+    attempts: Attempts,
     audit: Callable[[Event], None],
     prefix: str = "/auth",
 ) -> ASGIApp:
     """The ASGI application behind `prefix`. It expects paths with the prefix still on them."""
     visitors = Visitors(accounts, authenticate)
-    auth = Auth(accounts, visitors, Attempts(limiter, limits), address_of, audit)
+    auth = Auth(accounts, visitors, attempts, address_of, audit)
     users = Users(accounts, visitors, prefix)
 
     endpoints = [

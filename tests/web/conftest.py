@@ -29,7 +29,7 @@ from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
 from gateway.ratelimit import RateLimiter, Rule
 from gateway.telemetry.audit import Event
-from gateway.web.attempts import Limits
+from gateway.web.attempts import Attempts, Limits
 from gateway.web.auth import build_auth
 
 ADMIN = "root@example.com"
@@ -151,8 +151,7 @@ async def running(path: Path) -> AsyncIterator[World]:
         accounts=accounts,
         authenticate=world.authenticate,
         address_of=world.address_of,
-        limiter=limiter,
-        limits=LIMITS,
+        attempts=Attempts(limiter, LIMITS),
         audit=events.append,
     )
     async with httpx.AsyncClient(

@@ -142,6 +142,7 @@ class TestPaths:
         assert await raw(world.app, b"/auth/login", raw_path=None) == 404
 
     async def test_the_prefix_can_be_another(self, world: World) -> None:
+        from gateway.web.attempts import Attempts
         from gateway.web.auth import build_auth
         from tests.web.conftest import LIMITS
 
@@ -149,8 +150,7 @@ class TestPaths:
             accounts=world.accounts,
             authenticate=world.authenticate,
             address_of=world.address_of,
-            limiter=world.limiter,
-            limits=LIMITS,
+            attempts=Attempts(world.limiter, LIMITS),
             audit=world.events.append,
             prefix="/_gw/auth",
         )
