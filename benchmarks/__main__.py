@@ -11,13 +11,18 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks import load, report
-from benchmarks.families import throughput
+from benchmarks.families import bodies, growth, latency, memory, start, throughput
 from benchmarks.families.rounds import say
 from benchmarks.report import Effort, Found
-from benchmarks.stage import Stage, stage
+from benchmarks.stage import Stage, Unfit, stage
 
 FAMILIES: dict[str, Callable[[Stage, Effort], Found]] = {
     "throughput": throughput.measure,
+    "latency": latency.measure,
+    "growth": growth.measure,
+    "bodies": bodies.measure,
+    "memory": memory.measure,
+    "start": start.measure,
 }
 
 
@@ -25,15 +30,23 @@ def main() -> None:
     options = _options()
     load.wrk()
     effort = Effort(options.rounds, options.seconds, options.requests, options.full)
+    failed: list[str] = []
     with stage() as ready:
         for name in options.families or FAMILIES:
             say(name)
-            found = FAMILIES[name](ready, effort)
+            try:
+                found = FAMILIES[name](ready, effort)
+            except (Unfit, OSError) as error:
+                failed.append(f"{name}: {error}")
+                say(failed[-1])
+                continue
             print(f"\n## {name}\n\n{report.text(found)}\n", flush=True)
             if options.save:
                 report.save(name, found, effort)
     if options.save:
         report.write_page()
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 def _options() -> argparse.Namespace:

@@ -12,6 +12,7 @@ import asyncio
 import re
 import sys
 from pathlib import Path
+from typing import cast
 
 from benchmarks.peers import nginx
 from benchmarks.peers.peer import find
@@ -55,8 +56,7 @@ class _Backend(asyncio.BufferedProtocol):
         self._may_write = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self._room

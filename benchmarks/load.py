@@ -11,6 +11,8 @@ from pathlib import Path
 
 from benchmarks import machine
 
+_SCRIPTS = Path(__file__).parent / "lua"
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -20,8 +22,10 @@ class Load:
     path: str = "/items?page=1"
     connections: int = 32
     seconds: int = 3
-    script: Path | None = None
-    """A Lua script for wrk: other methods, bodies, pauses."""
+    script: str = ""
+    """One in `lua/`: other methods, bodies, pauses."""
+    arguments: tuple[str, ...] = ()
+    """For the script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,10 @@ def put(load: Load, port: int, *, pids: list[int], core: int) -> Measured:
     """The load on `port`, from `core`; `pids` are those whose processor time counts."""
     command = ["taskset", "-c", str(core), wrk(), "-t1", f"-c{load.connections}", f"-d{load.seconds}s"]
     command += ["--latency", "--timeout", "10s", "-H", f"Authorization: Bearer {load.token}"]
-    command += ["-s", str(load.script)] if load.script else []
+    command += ["-s", str(_SCRIPTS / load.script)] if load.script else []
+    command += [f"http://127.0.0.1:{port}{load.path}", "--", *load.arguments]
     before = machine.processor_seconds(pids)
-    done = subprocess.run(
-        [*command, f"http://127.0.0.1:{port}{load.path}"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"wrk failed: {done.stderr or done.stdout}")
     return parse(done.stdout, machine.processor_seconds(pids) - before)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-_BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"<!-- measured: (\w+) -->.*?<!-- end -->", re.DOTALL)
 Cell = str | float | None
 """A number is written as its column says, a word as it is, None as a dash."""
 
@@ -80,6 +80,11 @@ class Effort:
     full: bool
     """Every size and number, not only those that are quick."""
 
+    @property
+    def few(self) -> int:
+        """Rounds of what matters less."""
+        return max(1, self.rounds // 2)
+
 
 def text(found: Found) -> str:
     """Tables and marks for a terminal."""
@@ -112,18 +117,17 @@ def blocks() -> dict[str, str]:
 def write_page() -> None:
     """Puts the blocks into the page."""
     made = blocks()
-    page = _BLOCK.sub(lambda found: found[1] + made.get(found[2], "") + found[3], PAGE.read_text())
-    PAGE.write_text(page)
+    PAGE.write_text(_BLOCK.sub(lambda found: framed(found[1], made.get(found[1], "")), PAGE.read_text()))
 
 
 def measured_parts() -> dict[str, str]:
     """What the page says now, by name."""
-    return {found[2]: found[0] for found in _BLOCK.finditer(PAGE.read_text())}
+    return {found[1]: found[0] for found in _BLOCK.finditer(PAGE.read_text())}
 
 
 def framed(name: str, block: str) -> str:
     """A block with its marks, as it stands in the page."""
-    return f"<!-- measured: {name} -->\n{block}<!-- end -->"
+    return f"<!-- measured: {name} -->\n\n{block}\n<!-- end -->"
 
 
 def _block(document: dict[str, object]) -> str:

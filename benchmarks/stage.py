@@ -30,7 +30,7 @@ _LOG_BYTES = 200 * 1024 * 1024
 
 
 class Unfit(Exception):
-    """A program did not start, or doesn't do the job. The text says how."""
+    """A program did not start, or doesn't do its job. The text says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,10 @@ class Stage:
         self._running = contextlib.ExitStack()
 
     def __enter__(self) -> Stage:
+        """From here on this process is one of those who make the load."""
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {self.load_core})
+        self._running.callback(os.sched_setaffinity, 0, before)
         return self
 
     def __exit__(self, *_: object) -> None:

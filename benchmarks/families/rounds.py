@@ -12,6 +12,7 @@ from benchmarks.load import Load, Measured, put
 from benchmarks.peers.peer import Peer
 from benchmarks.stage import Running, Stage, Unfit
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -23,7 +24,7 @@ def say(line: str) -> None:
 def start_all(
     stack: contextlib.ExitStack, stage: Stage, peers: Iterable[Peer], *, backend: int | None = None
 ) -> tuple[dict[str, Running], dict[str, str]]:
-    """Those that run, and why the others don't, by name."""
+    """Those that run, and why the others don't, by name. Raises Unfit if this gateway itself doesn't."""
     running: dict[str, Running] = {}
     missing: dict[str, str] = {}
     for peer in peers:
@@ -32,14 +33,16 @@ def start_all(
                 raise Unfit(why)
             running[peer.name] = stack.enter_context(stage.started(peer, backend=backend))
         except Unfit as error:
+            if peer.program == "gateway":
+                raise
             missing[peer.name] = str(error)
             say(f"{peer.name}: {error}")
     return running, missing
 
 
-def take_turns(contestants: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+def take_turns(contestants: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
     """Everyone once per round, every second round backwards: a neighbour's load hits all of them alike."""
-    found: dict[str, list[T]] = {name: [] for name in contestants}
+    found: dict[K, list[T]] = {name: [] for name in contestants}
     for number in range(rounds):
         names = list(contestants)
         for name in names if number % 2 == 0 else reversed(names):

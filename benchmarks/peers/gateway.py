@@ -13,6 +13,8 @@ EMAIL, PASSWORD = "bench@example.com", "a long enough password"
 TOKEN_SECONDS = 12 * 3600
 """How long access tokens hold: longer than the longest run."""
 _MOST = 1_000_000
+_SHAPES = ("/api/v1/area{}/{{id}}", "/area{}/items/{{id}}/notes", "/files{}/**", "/api/v2/thing{}")
+"""Routes of several shapes and depths, as an API has them."""
 
 
 def gateway(*, routes: int = 1, name: str = "gateway") -> Peer:
@@ -48,11 +50,16 @@ def configure(place: Place, *, routes: int = 1) -> str:
     return place.write("gateway.yaml", json.dumps(config))
 
 
+def path_of(index: int, routes: int) -> str:
+    """A path for the route number `index`; numbers begin again after the last one."""
+    number = index % max(routes - 1, 1)
+    pattern = _SHAPES[number % len(_SHAPES)].format(number)
+    return pattern.replace("{id}", str(index)).replace("**", f"deep/{index}/below")
+
+
 def _other_routes(count: int) -> list[dict[str, object]]:
-    """Of several shapes and depths, as an API has them."""
-    shapes = ("/api/v1/area{}/{{id}}", "/area{}/items/{{id}}/notes", "/files{}/**", "/api/v2/thing{}")
     return [
-        {"path": shapes[index % len(shapes)].format(index), "allow": "authenticated"}
+        {"path": _SHAPES[index % len(_SHAPES)].format(index), "allow": "authenticated"}
         for index in range(count)
     ]
 
