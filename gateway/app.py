@@ -27,8 +27,10 @@ from gateway.identity.tokens import AccessTokens, RefreshTokens
 from gateway.policy.model import Policy
 from gateway.proxy.asgi import ProxyApp
 from gateway.proxy.gate import Destination, Gate
-from gateway.proxy.upstream.pool import QUEUE_TIMEOUT, Pool
-from gateway.proxy.upstream.server import Server, tls_context
+from gateway.proxy.upstream.address import Address as ServerAddress
+from gateway.proxy.upstream.address import Tls
+from gateway.proxy.upstream.pool import Pool
+from gateway.proxy.upstream.settings import Ejection, HealthCheck, Settings
 from gateway.proxy.upstream.timers import Ticker
 from gateway.ratelimit import RateLimiter, Rule
 from gateway.telemetry.audit import AuditTrail, to_log
@@ -222,6 +224,8 @@ class Upkeep:
         except (Unavailable, GatewayTimeout) as error:
             why = _first_line(error.__cause__ or error)
             raise CannotStart(f"the database can't be used: {why}") from error
+        for pool in self._pools.values():
+            pool.start()
         self._tasks = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._run())]
 
     async def stop(self) -> None:
@@ -244,6 +248,8 @@ class Upkeep:
     async def _look_around(self) -> None:
         """One round; about once a second."""
         self._note("database", self._feed.healthy, "can't be read; /auth answers 503")
+        for name, pool in self._pools.items():
+            self._note(f"upstreams.{name}", pool.up, "all its servers are out; they are tried all the same")
         self._note("rate_limits", await self._limiter.ping(), "can't be reached; limited calls answer 503")
         self._cutoffs.forget(self._clock())
 
@@ -305,23 +311,49 @@ def _trusted(config: Config) -> TrustedProxies:
 
 
 def _pool(name: str, upstream: Upstream, ticker: Ticker) -> Pool:
-    tls = any(url.scheme == "https" for url in upstream.targets)
-    return Pool(
-        name=name,
-        servers=[_server(url) for url in upstream.targets],
+    return Pool(name=name, settings=_pool_settings(upstream), ticker=ticker)
+
+
+def _pool_settings(upstream: Upstream) -> Settings:
+    """Of one upstream's pool; raises OSError for a TLS file that isn't there."""
+    timeouts, queue, tls = upstream.timeouts, upstream.queue, upstream.tls
+    return Settings(
+        servers=tuple(_server(url, tls.server_name or "") for url in upstream.targets),
         connections=upstream.connections,
-        connect=upstream.timeouts.connect,
-        response=upstream.timeouts.response,
-        idle=upstream.timeouts.idle,
-        # Who waits in the queue may wait for a connection that is being opened.
-        queue_timeout=max(QUEUE_TIMEOUT, upstream.timeouts.connect),
-        ssl_context=tls_context(upstream.tls.ca) if tls else None,
-        ticker=ticker,
+        queue=queue.size,
+        queue_timeout=queue.timeout,
+        connect=timeouts.connect,
+        response=timeouts.response,
+        idle=timeouts.idle,
+        tunnel_idle=timeouts.tunnel_idle,
+        ejection=_ejection(upstream),
+        health=_health_check(upstream),
+        tls=Tls.read(tls.ca, tls.certificate, tls.key),
     )
 
 
-def _server(url: UpstreamUrl) -> Server:
-    return Server(url.host, url.port, path=url.path or None, tls=url.scheme == "https")
+def _server(url: UpstreamUrl, server_name: str) -> ServerAddress:
+    return ServerAddress(url.host, url.port, url.path or None, url.scheme == "https", server_name)
+
+
+def _ejection(upstream: Upstream) -> Ejection:
+    ejection = upstream.ejection
+    return Ejection(ejection.failures, ejection.for_, ejection.slow_start)
+
+
+def _health_check(upstream: Upstream) -> HealthCheck | None:
+    health = upstream.health
+    if health is None:
+        return None
+    return HealthCheck(
+        path=health.path,
+        host=upstream.targets[0].authority,
+        interval=health.interval,
+        timeout=health.timeout,
+        healthy=health.healthy,
+        unhealthy=health.unhealthy,
+        expect=(health.expect.first, health.expect.last),
+    )
 
 
 def _destination(pool: Pool, upstream: Upstream) -> Destination:

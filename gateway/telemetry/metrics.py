@@ -55,6 +55,8 @@ class Connections(Protocol):
     def opening_count(self) -> int: ...
     @property
     def waiting_count(self) -> int: ...
+    @property
+    def standing(self) -> list[tuple[str, bool]]: ...
 
 
 class Metrics:
@@ -67,6 +69,7 @@ class Metrics:
         self._routes: dict[str | None, _Route] = {}
         self._upstream_errors: Counter[tuple[str, str]] = Counter()
         self._audited: Counter[str] = Counter()
+        self._reloads: Counter[str] = Counter()
         self._pools: dict[str, Connections] = {}
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._dropped: Callable[[], int] = int
@@ -109,11 +112,29 @@ class Metrics:
         """A sink for the audit trail."""
         self._audited[recorded.event.name] += 1
 
+    def reloaded(self, outcome: str) -> None:
+        """The configuration was read again, and what came of it."""
+        self._reloads[outcome] += 1
+        self._gauges["gateway_reload_successful"] = (
+            "0 while the file that was read last is not the one that is served.",
+            lambda: outcome == "applied",
+        )
+
     # -- what is read when somebody asks -------------------------------------------
 
     def watch_pool(self, name: str, pool: Connections) -> None:
         """Show an upstream's connections; a second pool of that name takes the first one's place."""
         self._pools[name] = pool
+
+    def forget_pool(self, name: str) -> None:
+        """That upstream is no longer configured."""
+        self._pools.pop(name, None)
+
+    def watch_certificate(self, expires: Callable[[], float]) -> None:
+        self._gauges["gateway_certificate_expires_timestamp_seconds"] = (
+            "When the listener's certificate expires, in Unix time.",
+            expires,
+        )
 
     def watch_cutoffs(self, cutoffs: Sized) -> None:
         self._gauges["gateway_cutoffs"] = (
@@ -183,6 +204,12 @@ class Metrics:
         for event, count in self._audited.items():
             audited.add_metric((event,), count)
         yield audited
+        reloads = CounterMetricFamily(
+            "gateway_reloads", "Times the configuration was read again.", labels=("outcome",)
+        )
+        for outcome, count in self._reloads.items():
+            reloads.add_metric((outcome,), count)
+        yield reloads
 
     def _collect_upstreams(self) -> Iterator[Metric]:
         connections = GaugeMetricFamily(
@@ -191,17 +218,24 @@ class Metrics:
         waiting = GaugeMetricFamily(
             "gateway_upstream_waiting", "Requests that wait for a connection.", labels=("upstream",)
         )
+        up = GaugeMetricFamily(
+            "gateway_upstream_server_up",
+            "1 while a server is in: neither ejected nor failing its health checks.",
+            labels=("upstream", "server"),
+        )
         for name, pool in self._pools.items():
             connections.add_metric((name, "idle"), pool.idle_count)
             connections.add_metric((name, "busy"), pool.busy_count)
             connections.add_metric((name, "opening"), pool.opening_count)
             waiting.add_metric((name,), pool.waiting_count)
+            for server, is_in in pool.standing:
+                up.add_metric((name, server), float(is_in))
         errors = CounterMetricFamily(
             "gateway_upstream_errors", "Requests that a backend failed.", labels=("upstream", "kind")
         )
         for (server, kind), count in self._upstream_errors.items():
             errors.add_metric((server, kind), count)
-        yield from (connections, waiting, errors)
+        yield from (connections, waiting, up, errors)
 
 
 class _Route:

@@ -201,7 +201,7 @@ def test_a_file_that_only_now_turns_out_wrong(served: Path, process: Command, ba
     upstreams = "upstreams: {a: {url: 'https://localhost:1', tls: {ca: nowhere.pem}}}"
     change(served, f"upstream: {backend}", upstreams)
     result = process("run")
-    assert (result.code, result.err) == (1, "Error: nowhere.pem: No such file or directory\n")
+    assert (result.code, result.err) == (1, f"Error: {served / 'nowhere.pem'}: No such file or directory\n")
 
 
 def test_a_postgresql_is_upgraded_by_its_own_command_only(

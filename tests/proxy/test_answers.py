@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from hypothesis import given, settings
@@ -10,8 +11,6 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadGateway
 from gateway.proxy.upstream.connection import Connection
-from gateway.proxy.upstream.pool import Pool
-from gateway.proxy.upstream.server import Server
 from tests.support.backend import Backend, Peer, answering, echo, once, response
 from tests.support.forwarding import pool_for, talk
 
@@ -394,8 +393,8 @@ HTTP_ISH = st.lists(
 class Wire(asyncio.Transport):
     """A transport with nobody at the other end."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, quiet: socket.socket) -> None:
+        super().__init__({"socket": quiet})
         self.written: list[bytes] = []
         self.gone = False
 
@@ -420,10 +419,9 @@ def test_whatever_comes_back_one_answer_is_one_answer(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=4)))
 
     async def story() -> None:
-        server = Server.from_url("http://127.0.0.1:9")
-        pool = Pool(name="app", servers=[server])
-        connection = Connection(pool, server)
-        wire = Wire()
+        pool = pool_for("http://127.0.0.1:9")
+        connection = Connection(pool, pool.servers[0])
+        wire = Wire(quiet)
         connection.connection_made(wire)
         connection.keep_alive = 60.0
         pool.release(connection, reusable=True)
@@ -440,7 +438,9 @@ def test_whatever_comes_back_one_answer_is_one_answer(
         pool.close()
         pool.ticker.stop()
 
-    asyncio.run(story())
+    quiet, silent = socket.socketpair()
+    with quiet, silent:
+        asyncio.run(story())
 
 
 @given(pieces=HTTP_ISH, method=st.sampled_from([b"GET", b"HEAD"]))

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from gateway.errors import BadGateway, Overloaded, UpstreamTimeout, UpstreamUnavailable
-from gateway.proxy.upstream.server import Server, tls_context
+from gateway.proxy.upstream.address import Address, Tls
+from gateway.proxy.upstream.pool import Pool
+from gateway.proxy.upstream.settings import Settings
 from tests.support.backend import Backend, Peer, answering, echo, response
 from tests.support.forwarding import Clock, pool_for, talk, until
 
@@ -266,10 +269,10 @@ async def test_an_unknown_name_is_503() -> None:
 
 
 async def test_no_answer_to_connect_is_504(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(self: Server, protocol: object, context: ssl.SSLContext) -> None:
+    async def never(self: Address, protocol: object, context: ssl.SSLContext) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Server, "open", never)
+    monkeypatch.setattr(Address, "open", never)
     pool = pool_for("http://127.0.0.1:9", connect=0.01)
     port = await talk(pool).ended()
     assert isinstance(port.error, UpstreamTimeout)
@@ -362,13 +365,20 @@ def _server_side(authority: trustme.CA, name: str, *protocols: str) -> ssl.SSLCo
     return context
 
 
-def _client_side(authority: trustme.CA) -> ssl.SSLContext:
-    context = tls_context()
-    authority.configure_trust(context)
-    return context
+def _trusting(authority: trustme.CA, folder: Path, issued: str = "") -> Tls:
+    """The files of a gateway that trusts this authority, and has a certificate of its own."""
+    ca, certificate, key = (str(folder / name) for name in ("ca.pem", "own.pem", "own.key"))
+    authority.cert_pem.write_to_path(ca)
+    if not issued:
+        return Tls.read(ca)
+    own = authority.issue_cert(issued)
+    own.private_key_pem.write_to_path(key)
+    for number, blob in enumerate(own.cert_chain_pems):
+        blob.write_to_path(certificate, append=number > 0)
+    return Tls.read(ca, certificate, key)
 
 
-async def test_tls_with_the_right_name(authority: trustme.CA) -> None:
+async def test_tls_with_the_right_name(authority: trustme.CA, tmp_path: Path) -> None:
     names: list[str | None] = []
     server = _server_side(authority, "localhost", "h2", "http/1.1")
     server.sni_callback = lambda _socket, name, _context: names.append(name)
@@ -379,7 +389,7 @@ async def test_tls_with_the_right_name(authority: trustme.CA) -> None:
         await echo(peer)
 
     async with Backend(script, tls=server, host="localhost") as backend:
-        pool = pool_for(backend.url, ssl_context=_client_side(authority))
+        pool = pool_for(backend.url, tls=_trusting(authority, tmp_path))
         assert (await talk(pool).ended()).status == 200
         assert (await talk(pool).ended()).status == 200
         assert (names, chosen) == (["localhost"], ["http/1.1"])
@@ -393,12 +403,12 @@ async def test_tls_with_the_right_name(authority: trustme.CA) -> None:
 
 @pytest.mark.parametrize("wrong", ["name", "authority"])
 async def test_a_certificate_that_does_not_hold_is_502_and_the_log_says_why(
-    wrong: str, authority: trustme.CA, caplog: pytest.LogCaptureFixture
+    wrong: str, authority: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = _server_side(authority, "other.example" if wrong == "name" else "localhost")
     trusted = authority if wrong == "name" else trustme.CA()
     async with Backend(echo, tls=server, host="localhost") as backend:
-        pool = pool_for(backend.url, ssl_context=_client_side(trusted))
+        pool = pool_for(backend.url, tls=_trusting(trusted, tmp_path))
         port = await talk(pool).ended()
         assert isinstance(port.error, BadGateway)
         assert port.error.detail == BadGateway.sentence
@@ -411,22 +421,71 @@ async def test_the_systems_authorities_count_if_no_others_are_named() -> None:
         assert (await talk(pool_for(backend.url)).ended()).status == 502
 
 
-async def test_authorities_in_a_file(authority: trustme.CA, tmp_path: Path) -> None:
-    file = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(file))
-    async with Backend(echo, tls=_server_side(authority, "localhost"), host="localhost") as backend:
-        pool = pool_for(backend.url, ssl_context=tls_context(str(file)))
+async def test_another_name_than_the_hosts(authority: trustme.CA, tmp_path: Path) -> None:
+    names: list[str | None] = []
+    server = _server_side(authority, "app.internal")
+    server.sni_callback = lambda _socket, name, _context: names.append(name)
+    async with Backend(echo, tls=server) as backend:
+        address = Address("127.0.0.1", backend.port, tls=True, server_name="app.internal")
+        settings = Settings(servers=(address,), tls=_trusting(authority, tmp_path))
+        pool = Pool(name="app", settings=settings)
         assert (await talk(pool).ended()).status == 200
+        assert names == ["app.internal"]
         pool.close()
-    with pytest.raises(OSError, match=r"none\.pem"):
-        tls_context(str(tmp_path / "none.pem"))
 
 
-async def test_plain_http_behind_a_tls_address_is_502(authority: trustme.CA) -> None:
+async def test_a_backend_that_asks_who_we_are(authority: trustme.CA, tmp_path: Path) -> None:
+    server = _server_side(authority, "localhost")
+    server.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(server)
+    seen: list[object] = []
+
+    async def script(peer: Peer) -> None:
+        seen.append(peer.writer.get_extra_info("peercert")["subjectAltName"])
+        await echo(peer)
+
+    async with Backend(script, tls=server, host="localhost") as backend:
+        pool = pool_for(backend.url, tls=_trusting(authority, tmp_path, "gateway.internal"))
+        assert (await talk(pool).ended()).status == 200
+        assert seen == [(("DNS", "gateway.internal"),)]
+        pool.close()
+        nobody = pool_for(backend.url, tls=_trusting(authority, tmp_path))
+        assert (await talk(nobody).ended()).status == 502
+        assert len(seen) == 1
+
+
+@pytest.mark.parametrize("broken", ["ca", "certificate", "key"])
+def test_a_file_that_cannot_be_used_is_named(broken: str, authority: trustme.CA, tmp_path: Path) -> None:
+    tls = _trusting(authority, tmp_path, "gateway.internal")
+    file = getattr(tls, broken)
+    Path(file).write_text("no PEM")
+    with pytest.raises(OSError, match=Path(file).name):
+        tls.context()
+    Path(file).unlink()
+    with pytest.raises(OSError, match=Path(file).name):
+        Tls.read(tls.ca, tls.certificate, tls.key)
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked(authority: trustme.CA, tmp_path: Path) -> None:
+    tls = _trusting(authority, tmp_path, "gateway.internal")
+    assert tls.key is not None
+    key = serialization.load_pem_private_key(Path(tls.key).read_bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"secret")
+    formats = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    Path(tls.key).write_bytes(key.private_bytes(*formats, secret))
+    with pytest.raises(OSError, match=r"own\.key"):
+        tls.context()
+
+
+def test_files_written_anew_are_other_settings(authority: trustme.CA, tmp_path: Path) -> None:
+    before = _trusting(authority, tmp_path, "gateway.internal")
+    assert before == Tls.read(before.ca, before.certificate, before.key)
+    assert before != _trusting(authority, tmp_path, "gateway.internal")
+
+
+async def test_plain_http_behind_a_tls_address_is_502(authority: trustme.CA, tmp_path: Path) -> None:
     async with Backend(answering(b"HTTP/1.1 400 Bad\r\n\r\n")) as backend:
-        pool = pool_for(
-            backend.url.replace("http", "https"), ssl_context=_client_side(authority), connect=1.0
-        )
+        pool = pool_for(backend.url.replace("http", "https"), tls=_trusting(authority, tmp_path), connect=1.0)
 
         async def nonsense(peer: Peer) -> None:
             await peer.read()
@@ -449,7 +508,7 @@ async def test_plain_http_behind_a_tls_address_is_502(authority: trustme.CA) -> 
     ],
 )
 def test_addresses(url: str, shown: str) -> None:
-    assert str(Server.from_url(url)) == shown
+    assert str(Address.from_url(url)) == shown
 
 
 @pytest.mark.parametrize(
@@ -468,7 +527,7 @@ def test_addresses(url: str, shown: str) -> None:
 )
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(ValueError, match="upstream URL"):
-        Server.from_url(url)
+        Address.from_url(url)
 
 
 async def _dead_port() -> int:

@@ -17,8 +17,9 @@ from gateway.errors import GatewayError
 from gateway.http.head import Head, Headers
 from gateway.proxy.asgi import ProxyApp
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.upstream.address import Address
 from gateway.proxy.upstream.pool import Pool
-from gateway.proxy.upstream.server import Server
+from gateway.proxy.upstream.settings import Settings
 from gateway.proxy.upstream.timers import Ticker
 from gateway.proxy.verdict import Forward, Judgement, Refuse
 
@@ -64,7 +65,8 @@ class Clock:
 
 def pool_for(*urls: str, clock: Clock | None = None, **settings: Any) -> Pool:
     ticker = Ticker(clock=clock) if clock else Ticker()
-    return Pool(name="app", servers=[Server.from_url(url) for url in urls], ticker=ticker, **settings)
+    servers = tuple(Address.from_url(url) for url in urls)
+    return Pool(name="app", settings=Settings(servers=servers, **settings), ticker=ticker)
 
 
 class RecordingPort:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -154,6 +154,7 @@ class Pool:
     busy_count: int = 2
     opening_count: int = 1
     waiting_count: int = 7
+    standing: list[tuple[str, bool]] = field(default_factory=lambda: [("a:80", True), ("b:80", False)])
 
 
 def test_what_others_know_is_read_when_somebody_asks() -> None:
@@ -171,6 +172,8 @@ def test_what_others_know_is_read_when_somebody_asks() -> None:
     assert value(metrics, "gateway_upstream_connections", upstream="app", state="busy") == 2
     assert value(metrics, "gateway_upstream_connections", upstream="app", state="opening") == 1
     assert value(metrics, "gateway_upstream_waiting", upstream="app") == 7
+    assert value(metrics, "gateway_upstream_server_up", upstream="app", server="a:80") == 1
+    assert value(metrics, "gateway_upstream_server_up", upstream="app", server="b:80") == 0
     assert value(metrics, "gateway_cutoffs") == 2
     assert value(metrics, "gateway_ready") == 1
     assert value(metrics, "gateway_log_lines_dropped_total") == 5

@@ -13,20 +13,23 @@ we use it; the exchange then asks once more with `fresh=True` and gets one that
 was not idle (RFC 9112 §9.3.1). What can't be asked twice is only sent on an
 idle connection that the kernel says is silent.
 
-Several servers: the one with the fewest requests in flight, in turn among equals,
-a server that just refused a connection last.
+Several servers: `balance` says which one is next, `server` whether it is in or
+out. If the next one has no idle connection and another has, the request goes
+there, and the connection that was missing is opened for those who come after:
+so a server that is slow to connect to, or silent, delays nobody. A connect that
+fails is tried at the other servers, one after the other.
 
 Everything is synchronous and on the event loop, except opening a connection,
-which is one small task each.
+which is one small task each, and health checks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.errors import (
@@ -36,16 +39,14 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from gateway.proxy.upstream.address import Tls
+from gateway.proxy.upstream.balance import Balancer, least_loaded
 from gateway.proxy.upstream.connection import Connection
-from gateway.proxy.upstream.server import Server, tls_context
+from gateway.proxy.upstream.health import HealthChecks
+from gateway.proxy.upstream.server import Server
+from gateway.proxy.upstream.settings import HealthCheck, Settings
 from gateway.proxy.upstream.timers import Ticker
 
-KEEP_ALIVE = 4.0
-"""Seconds an idle connection is kept: uvicorn, Node and Apache close theirs after five."""
-FAILED_FOR = 5.0
-"""Seconds a server that refused a connection is tried after all others."""
-QUEUE_TIMEOUT = 10.0
-"""Seconds a request waits for a connection to become free."""
 RETRY_AFTER = 1
 """Seconds a client is told to wait when the queue is full or the backend is away."""
 
@@ -69,58 +70,49 @@ class Waiter(Protocol):
 class Pool:
     """All connections to one upstream. See the module."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        servers: Sequence[Server],
-        connections: int = 200,
-        queue: int = 1000,
-        queue_timeout: float = QUEUE_TIMEOUT,
-        connect: float = 5.0,
-        response: float = 60.0,
-        idle: float = 60.0,
-        keep_alive: float = KEEP_ALIVE,
-        ssl_context: ssl.SSLContext | None = None,
-        ticker: Ticker | None = None,
-    ) -> None:
+    def __init__(self, *, name: str, settings: Settings, ticker: Ticker | None = None) -> None:
+        """Raises OSError that names a TLS file that can't be used."""
         self.name = name
         """The upstream's name in the configuration; for logs and metrics."""
-        self.queue_timeout, self.response, self.idle = queue_timeout, response, idle
-        """Seconds to wait: for a connection; for a response head; for the next bytes of a body."""
+        self.settings = settings
+        """What it was made of. A reload that brings equal ones keeps the pool."""
+        self.queue_timeout, self.response = settings.queue_timeout, settings.response
+        """Seconds to wait: for a connection; for a response head."""
+        self.idle, self.tunnel_idle = settings.idle, settings.tunnel_idle
+        """Seconds to wait for the next bytes: of a body; of a tunnel."""
         self.ticker = Ticker() if ticker is None else ticker
         """The clock of every deadline of this upstream."""
-        self._connections, self._queue = connections, queue
-        self._connect, self._keep_alive = connect, keep_alive
-        if ssl_context is None and any(server.tls for server in servers):
-            ssl_context = tls_context()
-        self._context = ssl_context
-        self._targets = [_Target(server) for server in servers]
-        """One for each server, in the order of the configuration."""
-        self._by_server = {target.server: target for target in self._targets}
-        self._turn = 0
+        self.servers = [Server(address, settings.ejection) for address in settings.servers]
+        """In the order of the configuration."""
+        self._only = self.servers[0] if len(self.servers) == 1 else None
+        """Most upstreams have one server, and then there is nothing to choose."""
+        self._balancer = Balancer()
+        tls = any(address.tls for address in settings.servers)
+        self._context = (settings.tls or Tls()).context() if tls else None
+        self._checks = HealthChecks(settings.health, self._context, self._checked)
+        self._connections, self._keep_alive = settings.connections, settings.keep_alive
+        self._open = 0
+        """Connections to all servers, idle ones included."""
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()
-        self._opening: dict[asyncio.Task[None], None] = {}
-        self._closed = False
+        self._opening: dict[asyncio.Task[None], Server] = {}
+        """Attempts to connect, and where each is aimed just now."""
+        self._watched = self._closed = False
 
     # -- what exchanges ask for ----------------------------------------------------
 
     def acquire(self, waiter: Waiter, *, fresh: bool = False) -> None:
         """Answers by `connected` or `unavailable`, perhaps at once. `fresh`: none that was idle."""
+        server = self._only
         if not fresh and not self._waiting:
-            connection = self._take_idle(waiter.replayable)
+            if server is None:
+                server = self._balancer.pick(self.servers)
+            connection = self._take_idle(server, waiter) if server.idle else None
+            if connection is None and self._only is None:
+                connection = self._borrow(server, waiter)
             if connection is not None:
                 waiter.connected(connection)
                 return
-        if self._closed:
-            waiter.unavailable(UpstreamUnavailable(retry_after=RETRY_AFTER), "the pool is closed")
-        elif self._has_no_room() and len(self._waiting) - len(self._opening) >= self._queue:
-            waiter.unavailable(Overloaded(retry_after=RETRY_AFTER), f"the queue is full ({self._queue})")
-        else:
-            self._waiting[waiter] = None
-            if fresh:
-                self._waiting.move_to_end(waiter, last=False)
-            self._grow()
+        self._wait(waiter, fresh, server)
 
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Give a connection back. It is closed unless both sides were exactly done with it."""
@@ -130,42 +122,76 @@ class Pool:
             connection.abort()
             return
         connection.resume()
-        if self._waiting and connection.is_stale():
-            connection.abort()  # something came after the answer; whoever waits gets a new one
-        elif self._waiting:
-            self._waiting.popitem(last=False)[0].connected(connection)
+        if self._waiting:
+            self._pass_on(connection)
+        elif self._only is None and connection.server.out and self.up:
+            connection.abort()
         else:
-            self._rest(connection)
+            self._rest(connection, connection.keep_alive)
+
+    def report(self, server: Server, ok: bool, why: str = "") -> None:
+        """What a request says of its server: it answered, whatever that was, or it failed by its own fault.
+
+        A stale connection and a client that leaves say nothing of the server.
+        """
+        if not ok:
+            self._tell(server, server.failed(self.ticker.clock(), why))
+        elif server.failures:
+            alone = server.out and not self.up
+            self._tell(server, server.answered(self.ticker.clock(), asked_while_out=alone))
 
     def leave(self, waiter: Waiter) -> None:
         """No longer interested. An attempt to connect that nobody waits for is given up."""
         self._waiting.pop(waiter, None)
         while len(self._opening) > len(self._waiting):
-            self._opening.popitem()[0].cancel()
+            task, server = self._opening.popitem()
+            server.opening -= 1
+            task.cancel()
+
+    # -- its life ------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin the health checks, if there are any to make."""
+        self._checks.start(self.servers)
+
+    def retire(self) -> None:
+        """For a pool that another took the place of: who uses it or waits is served, and nothing is kept."""
+        self._keep_alive = 0.0
+        self._checks.stop()
+        self._close_idle()
 
     def close(self) -> None:
         """Close what is idle, refuse who waits; exchanges under way finish on their own."""
         self._closed = True
-        for task in self._opening:
+        self.retire()
+        for task, server in self._opening.items():
+            server.opening -= 1
             task.cancel()
         self._opening.clear()
         while self._waiting:
             waiter = self._waiting.popitem(last=False)[0]
             waiter.unavailable(UpstreamUnavailable(retry_after=RETRY_AFTER), "the pool was closed")
-        for target in self._targets:
-            for connection in tuple(target.idle):
-                connection.abort()
-        self.ticker.unwatch(self)
+        self._unwatch()
 
     # -- for metrics and the curious -----------------------------------------------
 
     @property
+    def up(self) -> bool:
+        """Whether any server is in. If none is, they are tried all the same."""
+        return any(not server.out for server in self.servers)
+
+    @property
+    def standing(self) -> list[tuple[str, bool]]:
+        """Each server's address, and whether it is in."""
+        return [(str(server), not server.out) for server in self.servers]
+
+    @property
     def idle_count(self) -> int:
-        return sum(len(target.idle) for target in self._targets)
+        return sum(len(server.idle) for server in self.servers)
 
     @property
     def busy_count(self) -> int:
-        return sum(target.open for target in self._targets) - self.idle_count
+        return self._open - self.idle_count
 
     @property
     def opening_count(self) -> int:
@@ -184,79 +210,140 @@ class Pool:
     # -- what connections and the clock say ----------------------------------------
 
     def opened(self, connection: Connection) -> None:
-        self._by_server[connection.server].open += 1
+        connection.server.open += 1
+        self._open += 1
 
     def gone(self, connection: Connection) -> None:
-        target = self._by_server[connection.server]
-        target.open -= 1
-        target.idle.pop(connection, None)
+        server = connection.server
+        server.open -= 1
+        self._open -= 1
+        with contextlib.suppress(ValueError):  # it was busy
+            server.idle.remove(connection)
         if self._waiting:
             self._grow()
 
     def tick(self, now: float) -> None:
-        """Close what has been idle for too long."""
-        for target in self._targets:
-            for connection in [each for each in target.idle if each.expires <= now]:
+        """Close what has been idle for too long; let servers come back."""
+        for server in self.servers:
+            for connection in [each for each in server.idle if each.expires <= now]:
                 connection.abort()
-        if not self.idle_count:
-            self.ticker.unwatch(self)
+            self._tell(server, server.tick(now))
+        if not any(server.idle or server.changing for server in self.servers):
+            self._unwatch()
 
     # -- idle ones -----------------------------------------------------------------
 
-    def _take_idle(self, replayable: bool) -> Connection | None:
-        for target in self._preferred() if len(self._targets) > 1 else self._targets:
-            while target.idle:
-                connection = target.idle.popitem()[0]
-                if replayable or not connection.is_stale():
-                    return connection
-                connection.abort()
+    def _take_idle(self, server: Server, waiter: Waiter) -> Connection | None:
+        """The last used. One that was never used is looked at: its end would not count as stale."""
+        idle = server.idle
+        while idle:
+            connection: Connection = idle.pop()
+            if (connection.uses and waiter.replayable) or not connection.is_stale():
+                return connection
+            connection.abort()
         return None
 
-    def _rest(self, connection: Connection) -> None:
-        promised = connection.keep_alive or 0.0
+    def _borrow(self, server: Server, waiter: Waiter) -> Connection | None:
+        """Another server's, while the one whose turn it is gets a connection for those who come after."""
+        lenders = [each for each in self.servers if each.idle and each.out == server.out]
+        while lenders:
+            lender = least_loaded(lenders)
+            connection = self._take_idle(lender, waiter)
+            if connection is not None:
+                if not server.opening and not self._has_no_room():
+                    self._connect(server)
+                return connection
+            lenders.remove(lender)
+        return None
+
+    def _rest(self, connection: Connection, promised: float) -> None:
         # A second before the backend's own end, so that the two don't cross on the way.
-        seconds = min(self._keep_alive, promised - 1.0)
+        seconds = promised - 1.0
+        if seconds > self._keep_alive:
+            seconds = self._keep_alive
         if seconds <= 0.0:
             connection.abort()
             return
-        self._by_server[connection.server].idle[connection] = None
-        self.ticker.watch(self)
+        connection.server.idle.append(connection)
+        if not self._watched:
+            self._watch()
         connection.expires = self.ticker.now + seconds
+
+    def _pass_on(self, connection: Connection) -> None:
+        """To who waits longest; if it is of no use, its end makes room for another."""
+        if connection.is_stale() or (self._only is None and self._is_misplaced(connection.server)):
+            connection.abort()
+        else:
+            self._waiting.popitem(last=False)[0].connected(connection)
+
+    def _is_misplaced(self, server: Server) -> bool:
+        """Whether a server holds the room that another needs: one that is back finds all of it taken."""
+        other = least_loaded(self.servers)
+        if other is server or other.opening or not self._has_no_room():
+            return False
+        if server.out and not other.out:
+            return True
+        return 2 * (other.outstanding + 1) / other.weight <= server.outstanding / server.weight
+
+    def _close_idle(self) -> None:
+        for server in self.servers:
+            for connection in tuple(server.idle):
+                connection.abort()
 
     # -- new ones ------------------------------------------------------------------
 
+    def _wait(self, waiter: Waiter, fresh: bool, server: Server | None) -> None:
+        if self._closed:
+            waiter.unavailable(UpstreamUnavailable(retry_after=RETRY_AFTER), "the pool is closed")
+        elif self._has_no_room() and len(self._waiting) - len(self._opening) >= self.settings.queue:
+            why = f"the queue is full ({self.settings.queue})"
+            waiter.unavailable(Overloaded(retry_after=RETRY_AFTER), why)
+        else:
+            self._waiting[waiter] = None
+            if fresh:
+                self._waiting.move_to_end(waiter, last=False)
+            self._grow(server)
+
     def _has_no_room(self) -> bool:
-        return sum(target.open for target in self._targets) + len(self._opening) >= self._connections
+        return self._open + len(self._opening) >= self._connections
 
-    def _grow(self) -> None:
+    def _grow(self, server: Server | None = None) -> None:
+        """One attempt for each who waits; the first of them to this server."""
         while len(self._opening) < len(self._waiting) and not self._has_no_room():
-            task = asyncio.get_running_loop().create_task(self._open())
-            self._opening[task] = None
+            self._connect(server or self._balancer.pick(self.servers))
+            server = self._only
 
-    async def _open(self) -> None:
-        """Open one connection, to whichever server takes it, and give it to whoever waits longest."""
-        error: GatewayError = UpstreamUnavailable()
-        why = "no server"
-        for target in self._preferred():
-            target.opening += 1
+    def _connect(self, server: Server) -> None:
+        task = asyncio.get_running_loop().create_task(self._attempt(server))
+        self._opening[task] = server
+        server.opening += 1
+
+    async def _attempt(self, server: Server) -> None:
+        """Open one connection, to this server or another, and give it to whoever waits longest."""
+        others = [each for each in self.servers if each is not server]
+        while True:
             try:
-                connection = await self._dial(target.server)
+                connection = await self._dial(server)
             except Exception as failure:
                 error, why = _explain(failure)
-                target.failed_until = self.ticker.clock() + FAILED_FOR
-                log.warning("upstream %s: can't connect to %s: %s", self.name, target.server, why)
+                self._could_not_connect(server, why)
             else:
-                self._arrived(connection)
+                self._landed()
+                connection.keep_alive = float("inf")
+                self.release(connection, reusable=True)
                 return
-            finally:
-                target.opening -= 1
-        self._gave_up(error, why)
+            if not others or not self._waiting:
+                break
+            server = self._balancer.pick(others)
+            others.remove(server)
+            self._aim(server)
+        self._give_up(error, why)
 
     async def _dial(self, server: Server) -> Connection:
         connection = Connection(self, server)
         try:
-            async with asyncio.timeout(self._connect):
-                await server.open(lambda: connection, self._context)
+            async with asyncio.timeout(self.settings.connect):
+                await server.address.open(lambda: connection, self._context)
         except BaseException:
             connection.abort()  # it may be connected although nobody waits for it any more
             raise
@@ -264,41 +351,54 @@ class Pool:
             raise _ClosedAtOnce("it closed the connection at once")
         return connection
 
-    def _arrived(self, connection: Connection) -> None:
-        self._opening.pop(_this_task(), None)
-        connection.keep_alive = float("inf")
-        self.release(connection, reusable=True)
+    def _could_not_connect(self, server: Server, why: str) -> None:
+        if not server.out:
+            log.warning("upstream %s: can't connect to %s: %s", self.name, server, why)
+        self.report(server, False, why)
 
-    def _gave_up(self, error: GatewayError, why: str) -> None:
-        self._opening.pop(_this_task(), None)
-        if self._waiting:
+    def _aim(self, server: Server) -> None:
+        """This attempt goes on with another server."""
+        task = _this_task()
+        self._opening[task].opening -= 1
+        self._opening[task] = server
+        server.opening += 1
+
+    def _landed(self) -> None:
+        """This attempt is over."""
+        self._opening.pop(_this_task()).opening -= 1
+
+    def _give_up(self, error: GatewayError, why: str) -> None:
+        """No server took us. Who waits longest hears it, unless another attempt is there for them."""
+        self._landed()
+        if len(self._waiting) > len(self._opening):
             self._waiting.popitem(last=False)[0].unavailable(error, why)
+        self._grow()
 
-    def _preferred(self) -> list[_Target]:
-        """Those that failed lately last, then the fewest requests in flight, then in turn."""
-        now = self.ticker.clock()
-        self._turn = (self._turn + 1) % len(self._targets)
-        in_turn = self._targets[self._turn :] + self._targets[: self._turn]
-        return sorted(in_turn, key=lambda target: (target.failed_until > now, target.outstanding))
+    # -- servers that come and go --------------------------------------------------
 
+    def _checked(self, server: Server, check: HealthCheck, why: str) -> None:
+        self._tell(server, server.checked(self.ticker.clock(), check, why))
 
-class _Target:
-    """One server and what we have with it."""
+    def _tell(self, server: Server, change: str) -> None:
+        """Log what changed, and follow it."""
+        if not change:
+            return
+        log.log(
+            logging.WARNING if server.out else logging.INFO, "upstream %s: %s %s", self.name, server, change
+        )
+        if server.out and self._only is None:
+            for connection in tuple(server.idle):
+                connection.abort()
+        if server.changing:
+            self._watch()
 
-    __slots__ = ("failed_until", "idle", "open", "opening", "server")
+    def _watch(self) -> None:
+        self._watched = True
+        self.ticker.watch(self)
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.idle: dict[Connection, None] = {}
-        """In the order they became idle; the last is reused first."""
-        self.open = 0
-        """Connections, idle ones included."""
-        self.opening = 0
-        self.failed_until = 0.0
-
-    @property
-    def outstanding(self) -> int:
-        return self.open - len(self.idle) + self.opening
+    def _unwatch(self) -> None:
+        self._watched = False
+        self.ticker.unwatch(self)
 
 
 class _ClosedAtOnce(Exception):
