@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -58,11 +59,13 @@ class Running:
     ops: tuple[str, int]
     lines: list[dict[str, Any]] = field(default_factory=list)
     """What it has logged so far."""
+    tls: ssl.SSLContext | None = None
+    """How its clients come in; None for plain HTTP."""
 
     def request(
         self, method: str, path: str, *, token: str = "", json_body: Any = None, ops: bool = False
     ) -> Answer:
-        connection = http.client.HTTPConnection(*(self.ops if ops else self.address), timeout=PATIENCE)
+        connection = self._connection(ops)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         body = None
         if json_body is not None:
@@ -73,6 +76,13 @@ class Running:
             return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
         finally:
             connection.close()
+
+    def _connection(self, ops: bool) -> http.client.HTTPConnection:
+        if ops:
+            return http.client.HTTPConnection(*self.ops, timeout=PATIENCE)
+        if self.tls is None:
+            return http.client.HTTPConnection(*self.address, timeout=PATIENCE)
+        return http.client.HTTPSConnection(*self.address, timeout=PATIENCE, context=self.tls)
 
     def log_in(self, email: str) -> dict[str, Any]:
         answer = self.request("POST", "/auth/login", json_body={"email": email, "password": PASSWORD})

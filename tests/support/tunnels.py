@@ -11,12 +11,15 @@ import base64
 import json
 import resource
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import trustme
 
 from tests.support.backend import Peer, Script
 from tests.support.process import PASSWORD, PATIENCE, Answer, Running, Site
@@ -30,7 +33,7 @@ TUNNELS = 1000
 IDLE = 1.0
 """Seconds without a byte after which a tunnel below /brief is ended."""
 _YAML = """
-server: {{listen: "127.0.0.1:0", ops_listen: "127.0.0.1:0", timeouts: {{drain: {drain}}}}}
+server: {{listen: "127.0.0.1:0", ops_listen: "127.0.0.1:0", timeouts: {{drain: {drain}}}{server_tls}}}
 tokens:
   leeway: 0s
   access: {{secret: "${{JWT_ACCESS_SECRET}}"}}
@@ -40,10 +43,10 @@ rate_limits:
   login: {{per_account: 1000/minute, per_address: 1000/minute}}
   refresh: {{per_address: 100000/minute}}
 upstreams:
-  default: {{url: "http://127.0.0.1:{talk}", connections: {connections}}}
+  default: {{url: "{scheme}://127.0.0.1:{talk}", connections: {connections}{upstream_tls}}}
   brief: {{url: "http://127.0.0.1:{talk}", timeouts: {{tunnel_idle: {idle}s}}}}
   expiring: {{url: "http://127.0.0.1:{talk}", tunnels: until_exp}}
-  raw: {{url: "http://127.0.0.1:{raw}"}}
+  raw: {{url: "http://127.0.0.1:{raw}", ejection: {{failures: 0}}}}
   app: {{url: "http://127.0.0.1:{app}"}}
   app_expiring: {{url: "http://127.0.0.1:{app}", tunnels: until_exp}}
 routes:
@@ -72,6 +75,28 @@ class Person:
     refresh: str
 
 
+class Tls:
+    """One certificate for the gateway and its backends, and what it takes to believe it."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        issued = authority.issue_cert("127.0.0.1")
+        self.server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        issued.configure_cert(self.server)
+        self.client = ssl.create_default_context()
+        authority.configure_trust(self.client)
+        authority.cert_pem.write_to_path(folder / "ca.pem")
+        issued.private_key_pem.write_to_path(folder / "tls.key")
+        for pem in issued.cert_chain_pems:
+            pem.write_to_path(folder / "tls.crt", append=True)
+        self.words = {
+            "scheme": "https",
+            "server_tls": f', tls: {{certificate: "{folder}/tls.crt", key: "{folder}/tls.key"}}',
+            "upstream_tls": f', tls: {{ca: "{folder}/ca.pem"}}',
+        }
+        """For the configuration."""
+
+
 class TunnelSite(Site):
     """A running gateway, and the sockets on which its backends are."""
 
@@ -79,18 +104,19 @@ class TunnelSite(Site):
     root: Person
     """An admin."""
 
-    def __init__(self, folder: Path, *, drain: str = "10s") -> None:
+    def __init__(self, folder: Path, *, drain: str = "10s", tls: Tls | None = None) -> None:
         self.talk, self.raw, self.app = (listening() for _ in range(3))
         ports = {name: getattr(self, name).getsockname()[1] for name in ("talk", "raw", "app")}
         super().__init__(folder, backend=ports["app"])
-        text = _YAML.format(folder=folder, drain=drain, connections=TUNNELS + 100, idle=IDLE, **ports)
-        self.config.write_text(text)
+        words = tls.words if tls else {"scheme": "http", "server_tls": "", "upstream_tls": ""}
+        limits = {"drain": drain, "connections": TUNNELS + 100, "idle": IDLE}
+        self.config.write_text(_YAML.format(folder=folder, **limits, **ports, **words))
         self._people = 0
 
     def door(self, person: Person | str | None) -> Door:
         """The gateway's, for somebody, or for a token."""
         token = person.access if isinstance(person, Person) else person
-        return Door(self.gateway.address, token, is_gateway=True)
+        return Door(self.gateway.address, token, self.gateway.tls)
 
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
         """A request like any other. In a thread: this loop is the backend."""
@@ -144,14 +170,15 @@ class TunnelSite(Site):
 
 
 @contextmanager
-def tunnel_site(folder: Path, **settings: str) -> Iterator[TunnelSite]:
+def tunnel_site(folder: Path, *, drain: str = "10s", tls: Tls | None = None) -> Iterator[TunnelSite]:
     """A site whose gateway runs, with an admin."""
     with ExitStack() as stack:
-        site = TunnelSite(folder, **settings)
+        site = TunnelSite(folder, drain=drain, tls=tls)
         for each in (site.talk, site.raw, site.app):
             stack.enter_context(each)
         site.add("root@example.com", "--admin")
         site.gateway = stack.enter_context(site.running())
+        site.gateway.tls = tls.client if tls else None
         site.root = site.log_in("root@example.com")
         yield site
 

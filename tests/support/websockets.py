@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -58,9 +59,9 @@ class Seen:
 class WebSocketBackend:
     """Accepts on a socket that listens already, so that the port outlives the test."""
 
-    def __init__(self, listening: socket.socket) -> None:
+    def __init__(self, listening: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
         self.address: tuple[str, int] = listening.getsockname()[:2]
-        self._listening = listening
+        self._listening, self._tls = listening, tls
         self.seen: list[Seen] = []
         """Open and past connections; handshakes that were denied are in `requests` only."""
         self.requests: list[Request] = []
@@ -70,6 +71,7 @@ class WebSocketBackend:
         self._server = await serve(
             self._handle,
             sock=self._listening.dup(),
+            ssl=self._tls,
             process_request=self._process_request,
             select_subprotocol=_select_subprotocol,
             max_size=LARGEST,
@@ -197,7 +199,7 @@ class Door:
     address: tuple[str, int]
     token: str | None = None
     """What they show; None at the backend's own door."""
-    is_gateway: bool = False
+    tls: ssl.SSLContext | None = None
 
     def connect(
         self, path: str, *, as_subprotocol: bool = False, subprotocols: Sequence[str] = (), **options: Any
@@ -210,7 +212,8 @@ class Door:
             headers["Authorization"] = f"Bearer {self.token}"
         host, port = self.address
         return _Connect(
-            f"ws://{host}:{port}{path}",
+            f"{'wss' if self.tls else 'ws'}://{host}:{port}{path}",
+            ssl=self.tls,
             subprotocols=list(subprotocols) or None,
             additional_headers=headers,
             **{"proxy": None, "ping_interval": None, "max_size": LARGEST} | options,
