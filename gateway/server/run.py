@@ -16,19 +16,14 @@ import asyncio
 import gc
 import logging
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from uvicorn import Server
-
-from gateway.server.protocol import GatewayConfig, GatewayProtocol
-from gateway.server.sockets import BACKLOG, CannotListen, Listen, Listeners, open_listeners, raise_open_files
+from gateway.server.listening import Listening
+from gateway.server.sockets import CannotListen, Listen, Listeners, open_listeners, raise_open_files
 from gateway.server.terms import Limits, Refusal, Terms, Timeouts, ignore
-from gateway.server.tls import Misled, TlsDoor
 
 if TYPE_CHECKING:
     from gateway.server.certificates import Certificates
@@ -131,9 +126,9 @@ class _Process:
     ) -> None:
         self._terms, self._certificates, self._hooks = terms, certificates, hooks
         self._sockets = {"public": public, "ops": behind}
-        self._public = _Front(asgi, terms, drain=terms.timeouts.drain, certificates=certificates)
+        self._public = Listening(asgi, terms, drain=terms.timeouts.drain, certificates=certificates)
         # Probes and scrapes are no clients: their refusals are nobody's decision lines.
-        self._ops = _Front(ops or asgi, replace(terms, on_refused=ignore), drain=_OPS_DRAIN)
+        self._ops = Listening(ops or asgi, replace(terms, on_refused=ignore), drain=_OPS_DRAIN)
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
         self._hangup = asyncio.Event()
@@ -158,7 +153,7 @@ class _Process:
             await self._hooks.stop()
             return 0
         finally:
-            await _end(self._ops, self._sockets["ops"])
+            await self._ops.end(self._sockets["ops"].sockets)
 
     async def _until_leaving(self) -> None:
         beside = [asyncio.create_task(self._reload_when_told())]
@@ -201,7 +196,9 @@ class _Process:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), self._terms.timeouts.drain_delay)
         log.info("draining", extra={"connections": len(self._public.server_state.connections)})
-        await _end(self._public, self._sockets["public"])
+        cut = await self._public.end(self._sockets["public"].sockets)
+        if cut:
+            log.warning("the drain is over, and what was still open is cut", extra={"connections": cut})
 
     def _obey_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -225,64 +222,6 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 10, 10)
-
-
-async def _end(server: Server, listeners: Listeners) -> None:
-    """Stop accepting, let what is in flight finish within the drain time, cut the rest."""
-    await server.shutdown(sockets=listeners.sockets)
-    for connection in list(server.server_state.connections):
-        connection.transport.abort()
-    tasks = list(server.server_state.tasks)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class _Front(Server):
-    """uvicorn's server, for its connections' state and its graceful shutdown.
-
-    Signals, the main loop, the sockets and TLS are ours.
-    """
-
-    def __init__(
-        self, asgi: ASGIApp, terms: Terms, *, drain: float, certificates: Certificates | None = None
-    ) -> None:
-        config = GatewayConfig(asgi, terms, drain=drain)
-        config.load()
-        super().__init__(config)
-        self.lifespan = config.lifespan_class(config)
-        self._config, self._terms, self._certificates = config, terms, certificates
-        self._doors: list[TlsDoor] = []
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        loop = asyncio.get_running_loop()
-        self.servers = []
-        for one in sockets or ():
-            if self._certificates is not None and one.family != socket.AF_UNIX:
-                self._doors.append(self._door(one, self._certificates))
-            else:
-                connect = partial(self._protocol, GatewayProtocol)
-                self.servers.append(await loop.create_server(connect, sock=one, backlog=BACKLOG))
-        self.servers += self._doors  # type: ignore[arg-type]  # closed and waited for, no more is asked of them
-        self.started = True
-
-    def _door(self, listener: socket.socket, certificates: Certificates) -> TlsDoor:
-        return TlsDoor(
-            listener,
-            certificates,
-            secured=partial(self._protocol, GatewayProtocol),
-            misled=partial(self._protocol, Misled),
-            timeout=self._terms.timeouts.headers,
-            has_room=self._has_room,
-            backlog=BACKLOG,
-        )
-
-    def _protocol(self, kind: type[GatewayProtocol]) -> GatewayProtocol:
-        return kind(self._config, self.server_state, self.lifespan.state)
-
-    def _has_room(self) -> bool:
-        greeting = sum(door.greeting for door in self._doors)
-        return len(self.server_state.connections) + greeting < self._terms.limits.connections
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
