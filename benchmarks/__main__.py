@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks import load, report
-from benchmarks.families import bodies, growth, latency, memory, start, throughput
+from benchmarks.families import bodies, growth, latency, memory, start, storm, throughput, websocket
 from benchmarks.families.rounds import say
 from benchmarks.report import Effort, Found
 from benchmarks.stage import Stage, Unfit, stage
@@ -21,6 +21,8 @@ FAMILIES: dict[str, Callable[[Stage, Effort], Found]] = {
     "latency": latency.measure,
     "growth": growth.measure,
     "bodies": bodies.measure,
+    "websocket": websocket.measure,
+    "storm": storm.measure,
     "memory": memory.measure,
     "start": start.measure,
 }

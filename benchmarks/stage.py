@@ -9,9 +9,10 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,18 +103,22 @@ class Stage:
     @property
     def answers(self) -> int:
         """The port of the backend with the small answer."""
-        return self._backend("answers")
+        return self._backend("answers", backend.answers)
 
     @property
     def bodies(self) -> int:
         """The port of the backend that takes and gives bodies."""
-        return self._backend("bodies")
+        return self._backend("bodies", lambda port, _: backend.bodies(port))
 
-    def _backend(self, kind: str) -> int:
+    @property
+    def echo(self) -> int:
+        """The port of the WebSocket server that says what it hears."""
+        return self._backend("echo", lambda port, _: [sys.executable, "-m", "benchmarks.echo", str(port)])
+
+    def _backend(self, kind: str, command: Callable[[int, Path], list[str]]) -> int:
         if kind not in self._ports:
             port, folder = machine.free_port(), self.new_folder(kind)
-            command = backend.answers(port, folder) if kind == "answers" else backend.bodies(port)
-            process = self.popen(command, folder, self._environ, [self.load_core])
+            process = self.popen(command(port, folder), folder, self._environ, [self.load_core])
             self._running.callback(_stop, process)
             wait_for(port, process, folder)
             self._ports[kind] = port

@@ -43,9 +43,10 @@ _SPEED, _CPU = attrgetter("mb_per_second"), attrgetter("cpu_ms")
 def measure(stage: Stage, effort: Effort) -> Found:
     with contextlib.ExitStack() as stack:
         running, missing = start_all(stack, stage, PEERS, backend=stage.bodies)
-        posts = _posts(stage, effort, running)
+        # The large ones first, into programs that have seen no body yet.
         large, marks = _large(stage, effort, running, missing)
-    return Found([posts, large], marks)
+        posts = _posts(stage, effort, running)
+    return Found([large, posts], marks)
 
 
 def _posts(stage: Stage, effort: Effort, running: dict[str, Running]) -> Table:
