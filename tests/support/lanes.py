@@ -60,6 +60,7 @@ tokens:
   refresh: {{secret: "${{JWT_REFRESH_SECRET}}"}}
 accounts: {{database: "sqlite:///{folder}/gateway.db", bcrypt_cost: 4}}
 rate_limits:
+  storage: "{storage}"
   login: {{per_account: 100000/minute, per_address: 100000/minute}}
 upstreams:
   default: {{url: "{url}"}}
@@ -98,6 +99,8 @@ class Yard:
     outlet: Outlet
     mint: Mint = field(default_factory=lambda: Mint(now=int(time.time())))
     """Of tokens that hold just now."""
+    lax: bool = False
+    """The server lets through methods, control bytes and a # that `gateway run` refuses, as h11 does."""
 
     def plays(self, script: Script) -> None:
         """What the backend does on every connection that is opened from now on."""
@@ -117,6 +120,7 @@ class Yard:
         self.backend.requests.clear()
         self.backend.failures.clear()
         self.backend.script = answering(response(b"ok"))
+        self.lax = False
         self.outlet.flush()
         self.log.seek(0)
         self.log.truncate()
@@ -137,15 +141,16 @@ class Yard:
 
     def held(self) -> dict[str, int]:
         """What the gateway holds just now, by name; nothing that is 0."""
-        held = {"clients": 0, "tasks": 0}
+        metrics = self.gateway._metrics
+        held = {"clients": 0, "tasks": 0, "in flight": metrics.in_flight}
         for state in self.states.values():
             held["clients"] += len(state.connections)
             held["tasks"] += len(state.tasks)
-        text = self.gateway._metrics.render().decode()
-        held["in flight"] = _sum(text, r"gateway_requests_in_flight ")
-        for state_of in ("idle", "busy", "opening"):
-            held[state_of] = _sum(text, rf'gateway_upstream_connections{{.*state="{state_of}".*}} ')
-        held["waiting"] = _sum(text, r"gateway_upstream_waiting{.*} ")
+        pools = metrics._pools.values()
+        held["idle"] = sum(pool.idle_count for pool in pools)
+        held["busy"] = sum(pool.busy_count for pool in pools)
+        held["opening"] = sum(pool.opening_count for pool in pools)
+        held["waiting"] = sum(pool.waiting_count for pool in pools)
         return {name: count for name, count in held.items() if count}
 
     def lines(self) -> list[dict[str, Any]]:
@@ -158,7 +163,7 @@ class Yard:
         """Each request at the backend is well formed and has its own line that allowed it."""
         lines = {line["requestId"]: line for line in self.lines()}
         for request in self.backend.requests:
-            _check_form(request.raw_head)
+            _check_form(request.raw_head, lax=self.lax)
             line = lines[request.one(b"x-request-id").decode()]
             path = request.target.partition(b"?")[0].decode()
             assert (line["verdict"], line["method"]) == ("allow", request.method.decode()), line
@@ -168,12 +173,14 @@ class Yard:
 
 
 @contextlib.asynccontextmanager
-async def open_yard(folder: Path, *, routes: str = ROUTES, body: str = "1MiB") -> AsyncIterator[Yard]:
+async def open_yard(
+    folder: Path, *, routes: str = ROUTES, body: str = "1MiB", storage: str = "memory://"
+) -> AsyncIterator[Yard]:
     """A gateway with one user, listening in every lane."""
     log = io.StringIO()
     outlet = Outlet(target_of(log), report=lambda lost: b"")
     async with Backend(answering(response(b"ok"))) as backend:
-        text = _YAML.format(folder=folder, url=backend.url, body=body) + routes
+        text = _YAML.format(folder=folder, url=backend.url, body=body, storage=storage) + routes
         config, gateway = build_gateway(folder, text, outlet)
         await gateway.start()
         try:
@@ -227,18 +234,13 @@ async def _listening(config: uvicorn.Config) -> AsyncIterator[tuple[tuple[str, i
         await until(lambda: not state.connections)
 
 
-def _sum(text: str, beginning: str) -> int:
-    """Of all samples in a text of Prometheus whose line begins like that."""
-    return sum(int(float(value)) for value in re.findall(rf"^{beginning}(\S+)$", text, re.MULTILINE))
-
-
-def _check_form(head: bytes) -> None:
+def _check_form(head: bytes, *, lax: bool) -> None:
     """What goes up has one meaning for every parser."""
     line, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
-    assert _REQUEST_LINE.fullmatch(line), line
+    assert (_LAX_REQUEST_LINE if lax else _REQUEST_LINE).fullmatch(line), line
     names = []
     for each in lines:
-        assert _HEADER_LINE.fullmatch(each), each
+        assert (_LAX_HEADER_LINE if lax else _HEADER_LINE).fullmatch(each), each
         names.append(each.partition(b":")[0].lower())
     lengths, codings = names.count(b"content-length"), names.count(b"transfer-encoding")
     assert names.count(b"host") == 1, names
@@ -247,4 +249,6 @@ def _check_form(head: bytes) -> None:
 
 
 _REQUEST_LINE = re.compile(rb"[A-Z-]+ /[!\x22\x24-\x7e]* HTTP/1\.1")
+_LAX_REQUEST_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ /[!-~]* HTTP/1\.1")
 _HEADER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ?[\t\x20-\x7e\x80-\xff]*")
+_LAX_HEADER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ?[^\r\n\0]*")

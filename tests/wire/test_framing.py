@@ -1,19 +1,14 @@
-"""Raw bytes against the real server: what is refused, with which words, and what the app never sees."""
+"""Raw bytes against the real server, before any application: heads, splits, trailers and refusals."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.support.raw import Answer, Closed, RawClient, connect, request
 from tests.support.serving import Echo, Served, serving
-from tests.wire.hostile.table import Case, broken_chunks, requests
 
 pytestmark = pytest.mark.anyio
 
@@ -22,11 +17,6 @@ pytestmark = pytest.mark.anyio
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """As `gateway run` does it."""
     return "asyncio", {"use_uvloop": True}
-
-
-CASES = list(requests())
-CHUNKS = list(broken_chunks())
-PROBE = request("/probe")
 
 
 @pytest.fixture
@@ -51,49 +41,6 @@ def code(answer: Answer) -> str:
     assert "date" in dict(answer.headers)
     assert "server" not in dict(answer.headers)
     return str(problem["code"])
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-async def test_every_case_of_the_table(case: Case, app: Echo, served: Served) -> None:
-    async with connect(served.address) as client:
-        answer = await client.ask(case.data)
-        assert answer.status == case.status
-        if case.then == "keep":
-            assert (await client.ask(PROBE))["x-path"] == "/probe"
-            assert len(app.seen) == 2
-        elif case.then == "close":
-            assert await client.closed() == b""
-            assert len(app.seen) == 1
-        else:
-            assert code(answer) == case.then
-            assert await client.closed() == b""
-            assert app.seen == []
-            assert [type(one.error).code for one in served.refusals] == [case.then]
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-async def test_dribbled_bytes_are_judged_like_whole_ones(case: Case, app: Echo, served: Served) -> None:
-    """In pieces of a few bytes every case ends with the same status."""
-    step = max(len(case.data) // 40, 1)
-    async with connect(served.address) as client:
-        with contextlib.suppress(ConnectionError):  # it was refused before its end
-            await client.dribble(case.data, step=step)
-        answer = await client.answer()
-        assert answer.status == case.status
-        assert len(app.seen) == (case.status == 200)
-
-
-@pytest.mark.parametrize(("name", "body"), CHUNKS, ids=[name for name, _ in CHUNKS])
-async def test_a_broken_chunked_body_never_ends_as_if_it_were_whole(
-    name: str, body: bytes, app: Echo, served: Served
-) -> None:
-    async with connect(served.address) as client:
-        await client.send(request(method="POST", transfer_encoding="chunked"))
-        answer = await client.ask(body)
-        assert (answer.status, code(answer)) == (400, "bad_framing")
-        assert await client.closed() == b""
-    await served.quiet()
-    assert (app.disconnects, app.bodies, len(app.seen)) == (1, [], 1)
 
 
 GOOD = (
@@ -201,88 +148,6 @@ async def test_a_bad_request_in_the_pipeline_hurts_none_before_it(app: Echo, ser
         assert code(got[2]) == "bad_host"
         assert await client.closed() == b""
     assert [scope["path"] for scope in app.seen] == ["/1", "/2"]
-
-
-@settings(max_examples=100, deadline=None)
-@given(raw=st.deferred(lambda: st.one_of(st.binary(max_size=300), mutated(), soup())))
-def test_no_bytes_bring_the_server_to_its_knees(raw: bytes) -> None:
-    """Mutated and random bytes: an answer below 500 (or 501), or silence; never an app that hangs."""
-    asyncio.run(storm(raw))
-
-
-async def storm(raw: bytes) -> None:
-    app = Echo()
-    async with serving(app) as served:
-        async with connect(served.address) as client:
-            await client.send(raw)
-            client.half_close()
-            answers = statuses(await client.closed())
-        assert all(status < 500 or status == 501 for status in answers)
-        await served.quiet()
-    for scope in app.seen:
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        assert scope["raw_path"].startswith(b"/")
-        assert len(hosts) == 1 or scope["http_version"] == "1.0"
-        assert all(byte not in value for _, value in scope["headers"] for byte in b"\r\n\0")
-
-
-def statuses(data: bytes) -> list[int]:
-    return [int(part[:3]) for part in data.split(b"HTTP/1.1 ")[1:]]
-
-
-@st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """A case of the table with a few bytes changed."""
-    raw = bytearray(draw(st.sampled_from([case.data for case in CASES if len(case.data) < 500])))
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(raw)))
-        raw[at : at + draw(st.integers(0, 3))] = draw(st.sampled_from(PIECES))
-    return bytes(raw)
-
-
-def soup() -> st.SearchStrategy[bytes]:
-    """Pieces of HTTP in any order."""
-    return st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join)
-
-
-PIECES = [
-    *(
-        b"",
-        b" ",
-        b"\t",
-        b"\r",
-        b"\n",
-        b"\r\n",
-        b"\r\n\r\n",
-        b"\0",
-        b"\x7f",
-        b"\xff",
-        b":",
-        b",",
-        b";",
-        b"0",
-        b"5",
-        b"#",
-    ),
-    *(
-        b"GET ",
-        b"POST / ",
-        b"/",
-        b"HTTP/1.1\r\n",
-        b"HTTP/1.0\r\n",
-        b"Host: a\r\n",
-        b"Host",
-        b"Content-Length: 3\r\n",
-    ),
-    *(
-        b"Transfer-Encoding: chunked\r\n",
-        b"Connection: close\r\n",
-        b"3\r\nabc\r\n",
-        b"0\r\n\r\n",
-        b"abc",
-        b"Upgrade: x\r\n",
-    ),
-]
 
 
 async def test_an_answer_is_never_expected_in_vain(served: Served) -> None:

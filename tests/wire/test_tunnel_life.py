@@ -285,6 +285,27 @@ async def test_a_tunnel_may_be_bound_to_its_tokens_end(site: TunnelSite) -> None
             await free_events.closed()
 
 
+async def test_a_reload_that_takes_the_right_away_ends_the_tunnel(tmp_path: Path) -> None:
+    with tunnel_site(tmp_path) as site:
+        who = await site.person(roles=["analyst"])
+        async with (
+            WebSocketBackend(site.talk),
+            streaming(site),
+            site.door(who).connect("/analysts/echo") as loses,
+            site.door(who).connect("/echo") as keeps,
+            stream(site, who, "/app") as loses_events,
+        ):
+            written = site.config.read_text()
+            written = written.replace("any: [analyst]", "any: [auditor]")
+            site.config.write_text(written.replace("/app/**, allow: authenticated", "/app/**, allow: admin"))
+            site.gateway.process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(SOON):
+                await loses.wait_closed()
+                await loses_events.closed()
+            await keeps.send("still here")
+            assert await keeps.recv() == "still here"
+
+
 # -- with the gateway ----------------------------------------------------------------------------------------
 
 

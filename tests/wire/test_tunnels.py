@@ -1,6 +1,7 @@
 """Tunnels with real peers at both ends: what a WebSocket says directly, it says through the gateway.
 
-Where a test takes `way`, it runs twice: without a gateway, which is the reference, and through one.
+Where a test takes `way`, it runs three times: without a gateway, which is the reference; through one; and
+through one with TLS on both sides.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.raw import connect
-from tests.support.tunnels import TUNNELS, TunnelSite, listening, many_open_files, tunnel_site, until
+from tests.support.tunnels import TUNNELS, Tls, TunnelSite, listening, many_open_files, tunnel_site, until
 from tests.support.websockets import BEARER, Door, Seen, WebSocketBackend, handshake
 
 pytestmark = pytest.mark.anyio
@@ -47,15 +48,30 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TunnelSite]:
         yield opened
 
 
-@pytest.fixture(params=["direct", "gateway"])
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    return Tls(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def tls_site(tmp_path_factory: pytest.TempPathFactory, tls: Tls) -> Iterator[TunnelSite]:
+    with tunnel_site(tmp_path_factory.mktemp("site"), tls=tls) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["direct", "gateway", "tls"])
 async def way(request: pytest.FixtureRequest) -> AsyncIterator[Way]:
     if request.param == "direct":
         with listening() as sock:
             async with WebSocketBackend(sock) as backend:
                 yield Way(backend, Door(backend.address))
-    else:
+    elif request.param == "gateway":
         site: TunnelSite = request.getfixturevalue("site")
         async with WebSocketBackend(site.talk) as backend:
+            yield Way(backend, site.door(site.root))
+    else:
+        site = request.getfixturevalue("tls_site")
+        async with WebSocketBackend(site.talk, tls=request.getfixturevalue("tls").server) as backend:
             yield Way(backend, site.door(site.root))
 
 

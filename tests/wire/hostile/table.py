@@ -6,22 +6,25 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 _HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One line of `requests.txt`."""
+    """One line of a table of requests."""
 
     source: str
-    """The section of the specification."""
+    """The section of the specification, or the advisory."""
     name: str
     """What is odd about the bytes."""
-    status: int
-    """Of the answer."""
-    then: str
-    """The X-Gateway-Error of a refusal; "keep" or "close" for an answer of the app."""
+    statuses: tuple[int, ...]
+    """Of the answers, in order."""
+    code: str | None
+    """The X-Gateway-Error of the last one; None if the backend gave it."""
+    then: Literal["keep", "close"]
+    """Whether the connection serves another request."""
     data: bytes
     """What is sent."""
 
@@ -30,14 +33,15 @@ class Case:
 
 
 def requests() -> Iterator[Case]:
-    source = ""
-    for line in _lines("requests.txt"):
-        if line.startswith("## "):
-            source = line[3:].partition(":")[0]
-        elif not line.startswith("#"):
-            answer, name, data = line.split(" | ", 2)
-            status, then = answer.split(" ")
-            yield Case(source, name, int(status), then, _bytes(data))
+    """Every case of every table."""
+    for file in ("requests.txt", "targets.txt", "smuggling.txt"):
+        source = ""
+        for line in _lines(file):
+            if line.startswith("## "):
+                source = line[3:].partition(":")[0]
+            elif not line.startswith("#"):
+                answer, name, data = line.split(" | ", 2)
+                yield _case(source, name, answer.split(" "), _bytes(data))
 
 
 def broken_chunks() -> Iterator[tuple[str, bytes]]:
@@ -45,6 +49,13 @@ def broken_chunks() -> Iterator[tuple[str, bytes]]:
         if not line.startswith("#"):
             name, data = line.split(" | ", 1)
             yield name, _bytes(data)
+
+
+def _case(source: str, name: str, words: list[str], data: bytes) -> Case:
+    statuses = tuple(int(status) for status in words[0].split(","))
+    codes = [word for word in words[1:] if word not in ("keep", "close")]
+    then: Literal["keep", "close"] = "keep" if words[-1] == "keep" else "close"
+    return Case(source, name, statuses, codes[0] if codes else None, then, data)
 
 
 def _lines(name: str) -> list[str]:
