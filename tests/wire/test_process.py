@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,27 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import Server, migrate
-from tests.support.process import PATIENCE, Running, Site, free_port
+from tests.support.process import PATIENCE, Running, Site
 
 ROUNDS = 100
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[int]:
-    """examples/upstream as its own process."""
-    port = free_port()
-    example = Path(__file__).parents[2] / "examples/upstream/app.py"
-    command = [sys.executable, str(example), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        process.stdout.readline()  # it says where it listens
-        yield port
-        process.terminate()
-
-
-@pytest.fixture
-def site(tmp_path: Path, backend: int) -> Site:
-    return Site(tmp_path, backend=backend)
 
 
 def test_a_morning_with_the_gateway(site: Site) -> None:
