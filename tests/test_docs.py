@@ -299,11 +299,14 @@ def busy_metrics() -> Metrics:
     metrics.watch_pool("app", _Idle())
     metrics.watch_cutoffs(())
     metrics.watch_ready(lambda: True)
+    metrics.watch_certificate(lambda: 0.0)
+    metrics.reloaded("applied")
     return metrics
 
 
 class _Idle:
     idle_count = busy_count = opening_count = waiting_count = 0
+    standing = (("app:9000", True),)
 
 
 def test_the_presets_are_those_of_the_reference() -> None:

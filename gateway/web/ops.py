@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Protocol
 from uuid import uuid4
@@ -35,11 +36,25 @@ class Phase(Enum):
     DRAINING = "draining"
 
 
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What came of reading the configuration again."""
+
+    outcome: str
+    """`applied`, or why it was not."""
+    at: str
+    """When, RFC 3339."""
+    reason: str = ""
+    """For operators; empty if it was applied."""
+
+
 class Health:
     """How ready this process is, and what it has to do without."""
 
     def __init__(self) -> None:
         self.phase = Phase.STARTING
+        self.last_reload: Reload | None = None
+        """None while the configuration is the one of the start."""
         self._degraded: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -102,7 +117,10 @@ def build_ops(health: Health, metrics: Rendering) -> ASGIApp:
 
 def _readiness(health: Health) -> tuple[int, bytes, bytes]:
     degraded = [{"name": name, "reason": why} for name, why in sorted(health.degraded.items())]
-    return _json(200 if health.ready else 503, {"status": health.phase.value, "degraded": degraded})
+    told: dict[str, object] = {"status": health.phase.value, "degraded": degraded}
+    if health.last_reload is not None:
+        told["reload"] = asdict(health.last_reload)
+    return _json(200 if health.ready else 503, told)
 
 
 def _json(status: int, value: object) -> tuple[int, bytes, bytes]:

@@ -198,3 +198,13 @@ def test_odd_labels_are_escaped() -> None:
     metrics = Metrics()
     metrics.done(decided(route='GET /"\\\n'))
     assert value(metrics, "gateway_requests_total", route='GET /"\\\n', verdict="allow", status="200") == 1
+
+
+def test_reloads_are_counted_and_the_last_one_is_told() -> None:
+    metrics = Metrics()
+    assert value(metrics, "gateway_reload_successful") is None
+    for outcome, good in (("applied", 1), ("mistakes", 0), ("applied", 1)):
+        metrics.reloaded(outcome)
+        assert value(metrics, "gateway_reload_successful") == good
+    assert value(metrics, "gateway_reloads_total", outcome="applied") == 2
+    assert value(metrics, "gateway_reloads_total", outcome="mistakes") == 1

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.web.ops import Health, build_ops
+from gateway.web.ops import Health, Reload, build_ops
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +44,18 @@ async def test_a_process_lives_from_the_first_moment_but_takes_traffic_only_when
     late = await ops.get("/readyz")
     assert (late.status_code, late.json()["status"]) == (503, "draining")
     assert (await ops.get("/healthz")).status_code == 200
+
+
+async def test_what_came_of_the_last_reload(health: Health, ops: httpx.AsyncClient) -> None:
+    health.start()
+    health.last_reload = Reload("mistakes", "2026-01-01T00:00:00Z", "2 mistakes")
+    answer = await ops.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["reload"] == {
+        "outcome": "mistakes",
+        "at": "2026-01-01T00:00:00Z",
+        "reason": "2 mistakes",
+    }
 
 
 async def test_without_its_database_it_is_degraded_and_says_why_but_stays_in_service(
