@@ -55,9 +55,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     families = ", ".join(FAMILIES)
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of: {families}; all without")
-    parser.add_argument("--full", action="store_true", help="everything, and longer: about half an hour")
+    parser.add_argument(
+        "--full", action="store_true", help="everything, and longer: about a quarter of an hour"
+    )
     parser.add_argument("--rounds", type=int, help="turns of every program (3, full 7)")
-    parser.add_argument("--seconds", type=int, help="length of one turn (2, full 4)")
+    parser.add_argument(
+        "--seconds",
+        type=int,
+        help="length of one turn, elsewhere than in the main table half of it (2, full 4)",
+    )
     parser.add_argument("--requests", type=int, help="before memory is compared (100000, full 1000000)")
     parser.add_argument("--save", action="store_true", help="write results/*.json and docs/performance.md")
     options = parser.parse_args()

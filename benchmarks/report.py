@@ -74,7 +74,7 @@ class Effort:
     rounds: int
     """Turns of every program."""
     seconds: int
-    """Length of one turn."""
+    """Length of one turn of the main table."""
     requests: int
     """Requests after which memory is looked at again."""
     full: bool
@@ -82,8 +82,13 @@ class Effort:
 
     @property
     def few(self) -> int:
-        """Rounds of what matters less."""
+        """Rounds of what has many rows."""
         return max(1, self.rounds // 2)
+
+    @property
+    def brief(self) -> int:
+        """Seconds of a turn beside the main table."""
+        return max(1, self.seconds // 2)
 
 
 def text(found: Found) -> str:
@@ -136,7 +141,8 @@ def _block(document: dict[str, object]) -> str:
     how = f"{effort['rounds']} rounds of {effort['seconds']} s, {document['at']!s:.10}"
     tables = document["tables"]
     assert isinstance(tables, list)
-    return "\n".join([*_tables(tables), "", f"({how}, Python {document['python']})"]) + "\n"
+    where = f"Python {document['python']}, {document['cores']} cores"
+    return "\n".join([*_tables(tables), "", f"({how}, {where})"]) + "\n"
 
 
 def _tables(tables: list[dict[str, object]]) -> Iterator[str]:

@@ -52,7 +52,7 @@ def measure(stage: Stage, effort: Effort) -> Found:
 def _posts(stage: Stage, effort: Effort, running: dict[str, Running]) -> Table:
     rows: list[list[Cell]] = []
     for size, (count, connections) in _POSTED.items():
-        load = Load(stage.token(), "/upload", connections, effort.seconds, "post.lua", (str(count),))
+        load = Load(stage.token(), "/upload", connections, effort.brief, "post.lua", (str(count),))
         turns = {name: partial(under, each, load, stage) for name, each in running.items()}
         rounds = take_turns(turns, effort.few)
         for name, found in rounds.items():

@@ -27,7 +27,7 @@ _US = 1000
 
 
 def measure(stage: Stage, effort: Effort) -> Found:
-    load = Load(stage.token(), connections=1, seconds=effort.seconds)
+    load = Load(stage.token(), connections=1, seconds=effort.brief)
     with contextlib.ExitStack() as stack:
         running, missing = start_all(stack, stage, PEERS)
         turns: dict[str, Callable[[], Measured]] = {

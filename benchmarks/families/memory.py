@@ -82,7 +82,7 @@ def _varied(stage: Stage, effort: Effort) -> Load:
     lines = [f"/items/{index}?page={index} {tokens[index % _USERS]}" for index in range(_PATHS)]
     file = stage.new_folder("requests") / "lines"
     file.write_text("\n".join(lines) + "\n")
-    return Load("", seconds=effort.seconds, script="many.lua", arguments=(str(file),))
+    return Load("", seconds=effort.brief, script="many.lua", arguments=(str(file),))
 
 
 def _ask_for(requests: int, running: Running, load: Load, stage: Stage) -> None:

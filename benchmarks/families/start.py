@@ -8,7 +8,7 @@ import time
 
 from benchmarks.families.rounds import say
 from benchmarks.peers.gateway import gateway
-from benchmarks.peers.peer import found
+from benchmarks.peers.peer import Place, found
 from benchmarks.report import Cell, Effort, Found, Mark, Table
 from benchmarks.stage import Stage, Unfit
 
@@ -20,12 +20,14 @@ _AGAIN = 0.005
 
 def measure(stage: Stage, effort: Effort) -> Found:
     times = max(_TIMES, effort.rounds)
-    first = statistics.median(_first_answer(stage) for _ in range(times))
+    place = stage.place(gateway())
+    _first_answer(stage, place)  # makes the database
+    first = statistics.median(_first_answer(stage, place) for _ in range(times))
     version = statistics.median(_seconds(stage, [found("gateway"), "--version"]) for _ in range(times))
     python = statistics.median(_seconds(stage, [found("python"), "-c", ""]) for _ in range(times))
     say(f"first 200 after {first:.2f} s, --version {version:.3f} s")
     rows: list[list[Cell]] = [
-        ["`gateway run`, to the first proxied 200", f"{first:.2f} s"],
+        ["`gateway run`, to the first proxied 200 (the database is there)", f"{first:.2f} s"],
         ["`gateway --version`", f"{version:.3f} s"],
         ["(`python -c ''`, for comparison)", f"{python:.3f} s"],
     ]
@@ -36,9 +38,7 @@ def measure(stage: Stage, effort: Effort) -> Found:
     return Found([Table({"from the start of the process": "", "": " "}, rows)], marks)
 
 
-def _first_answer(stage: Stage) -> float:
-    """Its account and its database are there already."""
-    place = stage.place(gateway())
+def _first_answer(stage: Stage, place: Place) -> float:
     [command] = gateway().start(place)
     begun = time.perf_counter()
     process = stage.popen(command, place.folder, place.environ, [stage.program_core])

@@ -49,7 +49,7 @@ def measure(stage: Stage, effort: Effort) -> Found:
         missing |= _unable(ports, stage)
         for count in _CONNECTIONS:
             turns: dict[str, Callable[[], Talked]] = {
-                name: partial(_talk, name, *each, stage, count, effort.seconds)
+                name: partial(_talk, name, *each, stage, count, effort.brief)
                 for name, each in ports.items()
                 if name not in missing
             }

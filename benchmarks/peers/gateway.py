@@ -17,12 +17,12 @@ _SHAPES = ("/api/v1/area{}/{{id}}", "/area{}/items/{{id}}/notes", "/files{}/**",
 """Routes of several shapes and depths, as an API has them."""
 
 
-def gateway(*, routes: int = 1, name: str = "gateway") -> Peer:
-    """`gateway run` with so many routes, the admin one among them."""
+def gateway(*, routes: int = 1, name: str = "gateway", account: bool = False) -> Peer:
+    """`gateway run` with so many routes, the admin one among them, and with EMAIL's account if asked for."""
     return Peer(
         name=name,
         what="this gateway: `gateway run`, decision log and metrics on",
-        start=partial(_start, routes=routes),
+        start=partial(_start, routes=routes, account=account),
         program="gateway",
         install="make bench",
     )
@@ -64,9 +64,9 @@ def _other_routes(count: int) -> list[dict[str, object]]:
     ]
 
 
-def _start(place: Place, routes: int) -> list[list[str]]:
+def _start(place: Place, routes: int, account: bool) -> list[list[str]]:
     file = configure(place, routes=routes)
-    if not (place.folder / "gateway.db").exists():
+    if account:
         add = [found("gateway"), "users", "add", EMAIL, "--password-stdin", "-c", file]
         subprocess.run(add, input=PASSWORD.encode(), env=place.environ, check=True, capture_output=True)
     return [[found("gateway"), "run", "-c", file]]

@@ -35,7 +35,8 @@ frontend clients
 backend app
   server app 127.0.0.1:{backend}
 """
-_MOST_CONNECTIONS = 4000
+_MOST_CONNECTIONS = 8000
+"""With a quarter of its files in use, HAProxy begins to close idle connections to the backend."""
 _FILES_PER_CONNECTION = 3
 """Two sockets each, and room to spare: HAProxy refuses to start with more than its files allow."""
 
