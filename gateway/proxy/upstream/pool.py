@@ -94,8 +94,8 @@ class Pool:
         self._open = 0
         """Connections to all servers, idle ones included."""
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()
-        self._opening: dict[asyncio.Task[None], Server] = {}
-        """Attempts to connect, and where each is aimed just now."""
+        self._opening: dict[Connection, asyncio.Task[None]] = {}
+        """Connections on their way, and who opens them."""
         self._watched = self._closed = False
 
     # -- what exchanges ask for ----------------------------------------------------
@@ -144,9 +144,7 @@ class Pool:
         """No longer interested. An attempt to connect that nobody waits for is given up."""
         self._waiting.pop(waiter, None)
         while len(self._opening) > len(self._waiting):
-            task, server = self._opening.popitem()
-            server.opening -= 1
-            task.cancel()
+            self._call_off()
 
     # -- its life ------------------------------------------------------------------
 
@@ -164,10 +162,8 @@ class Pool:
         """Close what is idle, refuse who waits; exchanges under way finish on their own."""
         self._closed = True
         self.retire()
-        for task, server in self._opening.items():
-            server.opening -= 1
-            task.cancel()
-        self._opening.clear()
+        while self._opening:
+            self._call_off()
         while self._waiting:
             waiter = self._waiting.popitem(last=False)[0]
             waiter.unavailable(UpstreamUnavailable(retry_after=RETRY_AFTER), "the pool was closed")
@@ -210,6 +206,7 @@ class Pool:
     # -- what connections and the clock say ----------------------------------------
 
     def opened(self, connection: Connection) -> None:
+        self._arrived(connection)
         connection.server.open += 1
         self._open += 1
 
@@ -314,62 +311,63 @@ class Pool:
             server = self._only
 
     def _connect(self, server: Server) -> None:
-        task = asyncio.get_running_loop().create_task(self._attempt(server))
-        self._opening[task] = server
-        server.opening += 1
+        connection = Connection(self, server)
+        self._set_out(connection, asyncio.get_running_loop().create_task(self._attempt(connection)))
 
-    async def _attempt(self, server: Server) -> None:
-        """Open one connection, to this server or another, and give it to whoever waits longest."""
-        others = [each for each in self.servers if each is not server]
+    async def _attempt(self, connection: Connection) -> None:
+        """Open this connection, or one to another server, and give it to whoever waits longest."""
+        others = [server for server in self.servers if server is not connection.server]
         while True:
             try:
-                connection = await self._dial(server)
+                await self._dial(connection)
             except Exception as failure:
                 error, why = _explain(failure)
-                self._could_not_connect(server, why)
+                self._arrived(connection)
+                self._could_not_connect(connection.server, why)
             else:
-                self._landed()
                 connection.keep_alive = float("inf")
                 self.release(connection, reusable=True)
                 return
-            if not others or not self._waiting:
+            if not others or len(self._opening) >= len(self._waiting):
                 break
             server = self._balancer.pick(others)
             others.remove(server)
-            self._aim(server)
+            connection = Connection(self, server)
+            self._set_out(connection, _this_task())
         self._give_up(error, why)
 
-    async def _dial(self, server: Server) -> Connection:
-        connection = Connection(self, server)
+    async def _dial(self, connection: Connection) -> None:
         try:
             async with asyncio.timeout(self.settings.connect):
-                await server.address.open(lambda: connection, self._context)
+                await connection.server.address.open(lambda: connection, self._context)
         except BaseException:
             connection.abort()  # it may be connected although nobody waits for it any more
             raise
         if connection.closed:
             raise _ClosedAtOnce("it closed the connection at once")
-        return connection
+
+    def _set_out(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        self._opening[connection] = task
+        connection.server.opening += 1
+
+    def _arrived(self, connection: Connection) -> None:
+        """It is connected, or it never will be."""
+        if self._opening.pop(connection, None) is not None:
+            connection.server.opening -= 1
+
+    def _call_off(self) -> None:
+        """Give the latest attempt up."""
+        connection, task = self._opening.popitem()
+        connection.server.opening -= 1
+        task.cancel()
 
     def _could_not_connect(self, server: Server, why: str) -> None:
         if not server.out:
             log.warning("upstream %s: can't connect to %s: %s", self.name, server, why)
         self.report(server, False, why)
 
-    def _aim(self, server: Server) -> None:
-        """This attempt goes on with another server."""
-        task = _this_task()
-        self._opening[task].opening -= 1
-        self._opening[task] = server
-        server.opening += 1
-
-    def _landed(self) -> None:
-        """This attempt is over."""
-        self._opening.pop(_this_task()).opening -= 1
-
     def _give_up(self, error: GatewayError, why: str) -> None:
         """No server took us. Who waits longest hears it, unless another attempt is there for them."""
-        self._landed()
         if len(self._waiting) > len(self._opening):
             self._waiting.popitem(last=False)[0].unavailable(error, why)
         self._grow()
