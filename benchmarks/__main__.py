@@ -8,6 +8,7 @@ program has one core for itself; the load and the backend share another.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 
 from benchmarks import load, report
@@ -36,12 +37,14 @@ def main() -> None:
     with stage() as ready:
         for name in options.families or FAMILIES:
             say(name)
+            begun = time.monotonic()
             try:
                 found = FAMILIES[name](ready, effort)
             except (Unfit, OSError) as error:
                 failed.append(f"{name}: {error}")
                 say(failed[-1])
                 continue
+            say(f"{name}: {time.monotonic() - begun:.0f} s")
             print(f"\n## {name}\n\n{report.text(found)}\n", flush=True)
             if options.save:
                 report.save(name, found, effort)

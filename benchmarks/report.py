@@ -2,6 +2,7 @@
 
 `benchmarks/results/FAMILY.json` is what a family measured; the page is made of these
 files, between `<!-- measured: FAMILY -->` and `<!-- end -->`, and a test compares the two.
+`python -m benchmarks.report` makes the page anew.
 """
 
 from __future__ import annotations
@@ -178,3 +179,7 @@ def _marks(marks: object) -> Iterator[str]:
         rows.append([mark.what, target, measured, {True: "yes", False: "**no**", None: "–"}[mark.reached]])
     yield ""
     yield from _table({"target": "", "wanted": "", "measured": "", "reached": ""}, rows)
+
+
+if __name__ == "__main__":
+    write_page()

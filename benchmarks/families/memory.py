@@ -25,7 +25,8 @@ _TIMEOUT = 10.0
 
 
 def measure(stage: Stage, effort: Effort) -> Found:
-    with stage.started(gateway()) as running:
+    # With an account there is a database already: a start that makes it loads the migrations for good.
+    with stage.started(gateway(account=True)) as running:
         idle = machine.resident_mb(running.pids)
         say(f"idle {idle:.1f} MB")
         count = min(_IDLE_CONNECTIONS, stage.open_files - _FILES_BESIDES)

@@ -11,13 +11,13 @@ import contextlib
 import http.client
 import json
 import os
-import statistics
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import bcrypt
 
@@ -51,35 +51,49 @@ class Storm:
         return self.logins / self.seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One after the other, so that a neighbour's load hits all three."""
+
+    raw: float
+    """Comparisons of bcrypt a second, alone."""
+    calm: Measured
+    stormy: Measured
+    logins: float
+    """A second, during `stormy`."""
+
+
+_LOGINS, _RAW = attrgetter("logins"), attrgetter("raw")
+
+
 def measure(stage: Stage, effort: Effort) -> Found:
     cores = sorted({stage.program_core, stage.load_core})
-    seconds = effort.brief * 4
-    load = Load(stage.token(), connections=_CONNECTIONS, seconds=seconds, script="paced.lua")
-    raw = _raw(cores, max(1, len(cores) - 1), seconds)
-    say(f"raw bcrypt {raw:.2f}/s")
-    calm: list[Measured] = []
-    stormy: list[Measured] = []
-    storms: list[Storm] = []
     with stage.started(gateway(account=True), cores=cores) as running:
-        for _ in range(effort.few):
-            calm.append(under(running, load, stage))
-            with _storm(running) as storm:
-                stormy.append(under(running, load, stage))
-            storms.append(storm)
-            say(f"logins {storm.rate:.2f}/s, others {dict(storm.others)}")
-    logins = statistics.median(storm.rate for storm in storms)
-    worse = ratio(stormy, calm, P99_MS)
+        rounds = [_round(running, stage, cores, effort.brief * 4) for _ in range(effort.few)]
+    calm, stormy = [each.calm for each in rounds], [each.stormy for each in rounds]
+    logins, raw = median(rounds, _LOGINS), median(rounds, _RAW)
     rows: list[list[Cell]] = [
         ["calm", median(calm, P50_MS), median(calm, P99_MS), median(calm, RATE), None],
         ["storm", median(stormy, P50_MS), median(stormy, P99_MS), median(stormy, RATE), logins],
         ["bcrypt alone", None, None, None, raw],
     ]
     columns = {"": "", "p50 ms": ".2f", "p99 ms": ".2f", "proxied req/s": ",.0f", "logins/s": ".2f"}
+    worse, left = ratio(stormy, calm, P99_MS), median(rounds, lambda each: each.logins / each.raw)
     marks = [
         Mark("p99 of proxied requests in a storm of logins, to that without", _MOST_P99, worse, most=True),
-        Mark("logins/s in it, to bcrypt alone", _LEAST_LOGINS, logins / raw),
+        Mark("logins/s in it, to bcrypt alone", _LEAST_LOGINS, left),
     ]
     return Found([Table(columns, rows)], marks)
+
+
+def _round(running: Running, stage: Stage, cores: list[int], seconds: int) -> Round:
+    load = Load(stage.token(), connections=_CONNECTIONS, seconds=seconds, script="paced.lua")
+    raw = _raw(cores, max(1, len(cores) - 1), seconds)
+    calm = under(running, load, stage)
+    with _storm(running) as storm:
+        stormy = under(running, load, stage)
+    say(f"bcrypt alone {raw:.2f}/s, logins {storm.rate:.2f}/s, other answers {dict(storm.others)}")
+    return Round(raw, calm, stormy, storm.rate)
 
 
 def _raw(cores: list[int], threads: int, seconds: int) -> float:
