@@ -63,7 +63,9 @@ async def test_one_away_is_seen_and_nobody_feels_it_two_away_are_told_to_the_ope
 
     async def until_shown(servers: dict[str, str]) -> None:
         async with asyncio.timeout(PATIENCE):
-            while await shown() != servers:
+            while True:
+                if await shown() == servers:
+                    return
                 await asyncio.sleep(0.001)
 
     async def degraded() -> list[str]:
