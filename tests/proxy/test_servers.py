@@ -253,6 +253,18 @@ async def test_what_is_left_of_one_that_is_out_is_not_used_again() -> None:
         assert repr(pool).endswith(AT_REST)
 
 
+async def test_those_still_out_keep_no_room_from_one_that_is_back() -> None:
+    async with Backend(OK) as one, Backend(OK) as two:
+        pool = pool_for(one.url, two.url, clock=Clock(), connections=2)
+        fail(pool, 0)
+        fail(pool, 1)
+        await asyncio.gather(talk(pool).ended(), talk(pool).ended())
+        assert [len(server.idle) for server in pool.servers] == [1, 1]
+        pool.report(pool.servers[1], True)
+        assert [len(server.idle) for server in pool.servers] == [0, 1]
+        pool.close()
+
+
 async def test_the_clock_runs_as_long_as_one_is_out() -> None:
     clock = Clock()
     pool = pool_for("http://127.0.0.1:1", "http://127.0.0.1:2", clock=clock)

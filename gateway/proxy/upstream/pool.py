@@ -30,6 +30,7 @@ import contextlib
 import logging
 import ssl
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Protocol
 
 from gateway.errors import (
@@ -156,7 +157,7 @@ class Pool:
         """For a pool that another took the place of: who uses it or waits is served, and nothing is kept."""
         self._keep_alive = 0.0
         self._checks.stop()
-        self._close_idle()
+        self._close_idle(self.servers)
 
     def close(self) -> None:
         """Close what is idle, refuse who waits; exchanges under way finish on their own."""
@@ -282,8 +283,9 @@ class Pool:
             return True
         return 2 * (other.outstanding + 1) / other.weight <= server.outstanding / server.weight
 
-    def _close_idle(self) -> None:
-        for server in self.servers:
+    @staticmethod
+    def _close_idle(servers: Iterable[Server]) -> None:
+        for server in servers:
             for connection in tuple(server.idle):
                 connection.abort()
 
@@ -384,9 +386,8 @@ class Pool:
         log.log(
             logging.WARNING if server.out else logging.INFO, "upstream %s: %s %s", self.name, server, change
         )
-        if server.out and self._only is None:
-            for connection in tuple(server.idle):
-                connection.abort()
+        if self._only is None and self.up:
+            self._close_idle([each for each in self.servers if each.out])
         if server.changing:
             self._watch()
 
