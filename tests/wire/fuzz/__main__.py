@@ -1,0 +1,26 @@
+"""`python -m tests.wire.fuzz MINUTES [LANE]`: storms until the time is over or one shows a defect."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.support.lanes import RUN
+from tests.wire.fuzz.run import Weather
+
+
+def main() -> None:
+    minutes, lane = float(sys.argv[1]), (sys.argv[2:] or [RUN])[0]
+    end = time.monotonic() + minutes * 60
+    with tempfile.TemporaryDirectory() as folder, Weather(Path(folder), lane) as weather:
+        try:
+            while time.monotonic() < end:
+                weather.storms(1000)
+        finally:
+            print(f"{weather.played} storms through {lane}")
+
+
+if __name__ == "__main__":
+    main()
