@@ -27,7 +27,7 @@ check: .venv/.dev  ## Style, types, and the walls between the rooms.
 cover: .venv/.dev  ## The test suite, and the lines and branches that it does not reach.
 	@$(PY) -m pytest -n auto --maxprocesses 4 --cov --cov-report=term-missing:skip-covered
 
-bench: .venv/.dev  ## How fast it is, beside the programs found on this machine.
+bench: .venv/.dev  ## How fast it is, beside the programs found on this machine. Three minutes.
 	@$(PY) -m benchmarks
 
 clean:  ## Remove .venv and every cache. Your gateway.yaml, .env and database stay.

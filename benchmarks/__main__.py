@@ -41,8 +41,8 @@ def main() -> None:
             try:
                 found = FAMILIES[name](ready, effort)
             except (Unfit, OSError) as error:
-                failed.append(f"{name}: {error}")
-                say(failed[-1])
+                say(f"{name} could not be measured: {error}")
+                failed.append(name)
                 continue
             say(f"{name}: {time.monotonic() - begun:.0f} s")
             print(f"\n## {name}\n\n{report.text(found)}\n", flush=True)
@@ -51,7 +51,7 @@ def main() -> None:
     if options.save:
         report.write_page()
     if failed:
-        raise SystemExit("\n".join(failed))
+        raise SystemExit(f"not measured: {', '.join(failed)}")
 
 
 def _options() -> argparse.Namespace:
