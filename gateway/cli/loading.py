@@ -35,8 +35,8 @@ class Examined:
         return sum(not problem.warning for problem in self.problems)
 
 
-def examine(path: Path, *, allow_unset: bool = False) -> Examined:
-    """Load, compile, and look at the files that a listener needs. Touches no server, secret or database.
+def examine(path: Path, *, allow_unset: bool = False, certificate: bool = True) -> Examined:
+    """Load, compile, and look at the listener's `certificate`. Touches no server, secret or database.
 
     With `allow_unset`, as in CI, the certificate need not be there.
     """
@@ -47,7 +47,7 @@ def examine(path: Path, *, allow_unset: bool = False) -> Examined:
     if loaded.config is None:
         return Examined(None, None, loaded.places, tuple(sorted(loaded.problems, key=_order)))
     policy, problems = compile_policy(loaded.config, loaded.places)
-    files = _certificate(loaded, allow_unset)
+    files = _certificate(loaded, allow_unset) if certificate else []
     found = sorted([*loaded.problems, *problems, *files], key=_order)
     if policy is None or any(not problem.warning for problem in files):
         return Examined(None, None, loaded.places, tuple(found))

@@ -51,7 +51,7 @@ class Fault:
     """It would be served all the same."""
 
 
-class BadCertificate(Exception):
+class BadCertificate(ValueError):
     """The pair can't be served. Its text is the fault's sentence."""
 
     def __init__(self, setting: Setting, sentence: str) -> None:

@@ -1,0 +1,232 @@
+"""SIGHUP with the real command: what is taken up, what is refused and why, and that nothing is lost."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from signal import SIGHUP
+from typing import Any
+
+import pytest
+
+from tests.support.life import soon
+from tests.support.process import PATIENCE, Running, Site
+
+RELOADS = 50
+CLIENTS = 8
+
+
+class Editor:
+    """Changes the file of a running gateway, and waits for what comes of it."""
+
+    def __init__(self, site: Site, gateway: Running) -> None:
+        self.site, self.gateway = site, gateway
+        self.original = site.config.read_text()
+
+    def write(self, old: str, new: str) -> None:
+        """The original with one change."""
+        assert old in self.original
+        self.site.config.write_text(self.original.replace(old, new, 1))
+
+    def reload(self) -> dict[str, Any]:
+        """SIGHUP; what /readyz says of it."""
+        before = self.count()
+        self.gateway.process.send_signal(SIGHUP)
+        soon(lambda: self.count() == before + 1)
+        return dict(self.gateway.request("GET", "/readyz", ops=True).json["reload"])
+
+    def outcome(self, old: str, new: str) -> str:
+        self.write(old, new)
+        return str(self.reload()["outcome"])
+
+    def count(self) -> float:
+        lines = self.gateway.request("GET", "/metrics", ops=True).body.decode().splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith("gateway_reloads_total{"))
+
+    def told(self, **fields: object) -> list[dict[str, Any]]:
+        """Log lines with these fields."""
+        return [line for line in self.gateway.lines if fields.items() <= line.items()]
+
+    def status(self, path: str = "/health", token: str = "") -> int:
+        return self.gateway.request("GET", path, token=token).status
+
+
+@pytest.fixture
+def editor(site: Site) -> Iterator[Editor]:
+    with site.running() as gateway:
+        yield Editor(site, gateway)
+
+
+HEALTH = "{path: /health, allow: public}"
+
+
+def test_rules_are_taken_up(editor: Editor) -> None:
+    assert (editor.status(), editor.status("/open")) == (200, 401)
+    assert editor.outcome(HEALTH, "{path: /open/**, allow: public}") == "applied"
+    assert (editor.status(), editor.status("/open")) == (401, 200)
+    assert editor.outcome(HEALTH, HEALTH) == "applied"
+    assert (editor.status(), editor.status("/open")) == (200, 401)
+    soon(lambda: len(editor.told(message="reloaded")) == 2)
+
+
+def test_identity_headers_and_limits_on_logins_are_taken_up(editor: Editor) -> None:
+    editor.site.add("ana@example.com")
+    token = editor.gateway.log_in("ana@example.com")["accessToken"]
+    preset = "identity_headers: {preset: remote-user}\nrate_limits:"
+    assert editor.outcome("rate_limits:", preset) == "applied"
+    seen = dict(editor.gateway.request("GET", "/x", token=token).json["headers"])
+    assert seen["Remote-Email"] == "ana@example.com"
+    assert "X-User-Email" not in seen
+    assert editor.outcome("per_account: 1000/minute", "per_account: 1/day") == "applied"
+    wrong = {"email": "ana@example.com", "password": "nonsense nonsense"}
+    statuses = [editor.gateway.request("POST", "/auth/login", json_body=wrong).status for _ in range(3)]
+    assert statuses[-1] == 429
+
+
+def test_upstreams_are_taken_up_and_unchanged_ones_keep_their_connections(editor: Editor) -> None:
+    editor.status()
+    assert editor.outcome(HEALTH, "{path: /health, allow: public, upstream: default}") == "applied"
+    assert b'gateway_upstream_connections{state="idle",upstream="default"} 1.0' in metrics(editor)
+    upstream = next(line for line in editor.original.splitlines() if line.startswith("upstream: "))
+    nowhere = "upstreams: {elsewhere: {url: 'http://127.0.0.1:1'}}"
+    assert editor.outcome(upstream, nowhere) == "applied"
+    assert editor.status() == 503
+    assert b'upstream="default"} ' not in metrics(editor)
+    assert editor.outcome(upstream, upstream) == "applied"
+    assert editor.status() == 200
+
+
+def metrics(editor: Editor) -> bytes:
+    return editor.gateway.request("GET", "/metrics", ops=True).body
+
+
+def test_mistakes_change_nothing_and_are_logged_with_their_places(editor: Editor) -> None:
+    editor.write(HEALTH, "{path: /open, alow: public}\n  - {path: health, allow: nobody}")
+    told = editor.reload()
+    assert (told["outcome"], told["reason"]) == ("mistakes", "2 mistakes")
+    assert (editor.status(), editor.status("/open")) == (200, 401)
+    refused = editor.told(message="reload refused: 2 mistakes", level="error")
+    assert [line["place"].rpartition("gateway.yaml")[2] for line in refused] == [":12:19", ":13:12"]
+    assert [line["setting"] for line in refused] == ["routes[0].alow", "routes[1].path"]
+    assert refused[0]["problem"] == 'unknown setting, did you mean "allow"?'
+    assert b"gateway_reload_successful 0.0" in metrics(editor)
+    assert editor.outcome(HEALTH, HEALTH) == "applied"
+    assert b"gateway_reload_successful 1.0" in metrics(editor)
+
+
+def test_a_file_whose_own_tests_fail_changes_nothing(editor: Editor) -> None:
+    tests = "tests: [{request: GET /open, as: anonymous, expect: 401}]\nroutes:"
+    editor.write("routes:", tests)
+    assert editor.reload()["outcome"] == "applied"
+    opened = tests + "\n  - {path: /open, allow: public}"
+    editor.write("routes:", opened)
+    told = editor.reload()
+    assert (told["outcome"], told["reason"]) == ("tests_failed", "1 test failed")
+    assert editor.status("/open") == 401
+    (line,) = editor.told(message="reload refused: 1 test failed")
+    assert "expected 401, got allow" in line["problem"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("drain: 10s", "drain: 11s", "server.timeouts.drain"),
+        ("bcrypt_cost: 4", "bcrypt_cost: 5", "accounts.bcrypt_cost"),
+        ("rate_limits:", "auth: {prefix: /login}\nrate_limits:", "auth.prefix"),
+        ("tokens:", "tokens:\n  leeway: 1s", "tokens.leeway"),
+        ("rate_limits:", "rate_limits:\n  storage: redis://localhost", "rate_limits.storage"),
+    ],
+)
+def test_what_needs_a_restart_refuses_the_whole_file(editor: Editor, old: str, new: str, key: str) -> None:
+    editor.original = editor.original.replace(HEALTH, "{path: /open, allow: public}")
+    editor.write(old, new)
+    told = editor.reload()
+    assert (told["outcome"], told["reason"]) == ("restart_needed", f"restart needed for {key}")
+    assert (editor.status(), editor.status("/open")) == (200, 401)
+
+
+def test_a_file_that_is_gone_changes_nothing(editor: Editor) -> None:
+    editor.site.config.unlink()
+    assert editor.reload()["outcome"] == "mistakes"
+    assert editor.status() == 200
+
+
+def test_a_request_in_flight_keeps_the_rule_and_the_backend_it_was_given(editor: Editor) -> None:
+    editor.original = editor.original.replace(HEALTH, "{path: /slow, allow: public}")
+    editor.site.config.write_text(editor.original)
+    assert editor.reload()["outcome"] == "applied"
+    with closing(http.client.HTTPConnection(*editor.gateway.address, timeout=PATIENCE)) as client:
+        client.request("GET", "/slow?seconds=1")
+        soon(lambda: b"gateway_requests_in_flight 1.0" in metrics(editor))
+        upstream = next(line for line in editor.original.splitlines() if line.startswith("upstream: "))
+        nowhere = "upstreams: {elsewhere: {url: 'http://127.0.0.1:1'}}"
+        editor.original = editor.original.replace("/slow, allow: public", "/slow, allow: admin")
+        assert editor.outcome(upstream, nowhere) == "applied"
+        answer = client.getresponse()
+        assert answer.status == 200
+        assert json.loads(answer.read())["target"] == "/slow?seconds=1"
+        client.request("GET", "/slow?seconds=0")
+        assert client.getresponse().status == 401
+
+
+# -- under load ----------------------------------------------------------------------------------------------
+
+BEFORE = "{path: /a, allow: public}\n  - {path: /b, allow: nobody}"
+AFTER = "{path: /a, allow: nobody}\n  - {path: /b, allow: public}"
+
+
+class Client(threading.Thread):
+    """Asks for /a and /b in turn on one connection, and counts what comes."""
+
+    def __init__(self, address: tuple[str, int], stop: threading.Event) -> None:
+        super().__init__()
+        self.address, self.stop = address, stop
+        self.seen: Counter[tuple[str, int]] = Counter()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            with closing(http.client.HTTPConnection(*self.address, timeout=PATIENCE)) as connection:
+                while not self.stop.is_set():
+                    for path in ("/a", "/b", "/health", "/closed"):
+                        connection.request("GET", path)
+                        answer = connection.getresponse()
+                        body = answer.read()
+                        self.seen[path, answer.status] += 1
+                        if answer.status == 200:
+                            assert json.loads(body)["target"] == path
+        except BaseException as failure:
+            self.failure = failure
+
+
+def test_fifty_reloads_under_load_lose_and_misjudge_nothing(editor: Editor) -> None:
+    files = [editor.original.replace(HEALTH, f"{HEALTH}\n  - {rules}") for rules in (BEFORE, AFTER)]
+    stop = threading.Event()
+    clients = [Client(editor.gateway.address, stop) for _ in range(CLIENTS)]
+    editor.site.config.write_text(files[0])
+    editor.reload()
+    for client in clients:
+        client.start()
+    try:
+        for number in range(1, RELOADS + 1):
+            editor.site.config.write_text(files[number % 2])
+            assert editor.reload()["outcome"] == "applied"
+            # From the moment that it is told, the new rules and no others hold.
+            opened, closed = ("/b", "/a") if number % 2 else ("/a", "/b")
+            assert (editor.status(opened), editor.status(closed)) == (200, 403)
+    finally:
+        stop.set()
+        for client in clients:
+            client.join(PATIENCE)
+    assert [client.failure for client in clients] == [None] * CLIENTS
+    seen = sum((client.seen for client in clients), Counter())
+    assert {status for path, status in seen if path == "/health"} == {200}
+    assert {status for path, status in seen if path == "/closed"} == {401}
+    assert {status for path, status in seen if path in ("/a", "/b")} == {200, 403}
+    assert seen["/health", 200] > RELOADS
+    assert editor.gateway.stop() == 0
+    assert editor.told(level="error") == []
