@@ -8,6 +8,8 @@ program has one core for itself; the load and the backend share another.
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -32,6 +34,8 @@ FAMILIES: dict[str, Callable[[Stage, Effort], Found]] = {
 def main() -> None:
     options = _options()
     load.wrk()
+    # As Ctrl-C: what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     effort = Effort(options.rounds, options.seconds, options.requests, options.full)
     failed: list[str] = []
     with stage() as ready:

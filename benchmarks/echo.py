@@ -22,8 +22,10 @@ def messages(port: int, token: str, *, connections: int, seconds: float) -> int:
     """Messages that came back. Raises Unfit if there is no WebSocket to be had."""
     try:
         return uvloop.run(_count(port, token, connections, seconds))
-    except (InvalidHandshake, TimeoutError) as error:
+    except InvalidHandshake as error:
         raise Unfit(f"not available: {error}") from error
+    except TimeoutError as error:
+        raise Unfit(f"no echo within {_TIMEOUT} s") from error
     except (WebSocketException, OSError) as error:
         raise Unfit(f"a WebSocket broke: {error}") from error
 
@@ -39,7 +41,8 @@ async def _count(port: int, token: str, connections: int, seconds: float) -> int
             for _ in range(connections)
         ]
         deadline = time.monotonic() + seconds
-        return sum(await asyncio.gather(*(_talk(socket, deadline) for socket in sockets)))
+        async with asyncio.timeout(seconds + _TIMEOUT):
+            return sum(await asyncio.gather(*(_talk(socket, deadline) for socket in sockets)))
 
 
 async def _talk(socket: ClientConnection, deadline: float) -> int:
