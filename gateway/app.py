@@ -17,6 +17,7 @@ from gateway.accounts.database import Database
 from gateway.accounts.feed import POLL_S, Feed
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.service import Accounts
+from gateway.config.restart import restart_needed
 from gateway.config.schema import Config, Rate, Upstream, UpstreamUrl
 from gateway.errors import GatewayError, GatewayTimeout, Unavailable
 from gateway.http.client_address import Address, ClientAddresses, TrustedProxies
@@ -26,21 +27,22 @@ from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
 from gateway.policy.model import Policy
 from gateway.proxy.asgi import ProxyApp
-from gateway.proxy.gate import Destination, Gate
+from gateway.proxy.gate import Destination, Gate, Rules
+from gateway.proxy.limits import RouteLimits
 from gateway.proxy.upstream.address import Address as ServerAddress
 from gateway.proxy.upstream.address import Tls
 from gateway.proxy.upstream.pool import Pool
+from gateway.proxy.upstream.pools import Pools
 from gateway.proxy.upstream.settings import Ejection, HealthCheck, Settings
-from gateway.proxy.upstream.timers import Ticker
 from gateway.ratelimit import RateLimiter, Rule
 from gateway.telemetry.audit import AuditTrail, to_log
-from gateway.telemetry.logs import Decided, DecisionLog
+from gateway.telemetry.logs import Decided, DecisionLog, timestamp
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outlet import Outlet
 from gateway.web.attempts import Attempts, Limits
 from gateway.web.auth import build_auth
 from gateway.web.observer import Observer
-from gateway.web.ops import Health, build_ops
+from gateway.web.ops import Health, Reload, build_ops
 
 Clock = Callable[[], float]
 Scope = Any
@@ -56,26 +58,33 @@ class Gateway:
         *,
         gate: Gate,
         accounts: Accounts,
-        public: ASGIApp,
+        public: _Front,
         ops: ASGIApp,
         health: Health,
         metrics: Metrics,
         upkeep: Upkeep,
+        replaceable: Replaceable,
         finish: Callable[[Decided], None],
     ) -> None:
         self.gate = gate
         """Judges proxied requests."""
         self.accounts = accounts
         """Users and sessions."""
-        self.asgi = public
+        self.asgi: ASGIApp = public
         """The public application: `/auth`, and everything else forwarded."""
+        self.owns = public.owns
+        """Whether a raw path is the gateway's own, below the auth prefix, and not forwarded."""
+        self.began = metrics.began
+        """To be told of every request that a lane takes past the public application."""
+        self.finish = finish
+        """To be told of every such request when it is over."""
         self.ops = ops
         """The application of the ops listener."""
         self.health = health
         """Starting, ready, draining, and what is away."""
         self._metrics = metrics
         self._upkeep = upkeep
-        self._finish = finish
+        self._replaceable = replaceable
 
     async def start(self) -> None:
         """Open the database, read the cut-offs, be ready. Raises GatewayError, SchemaMismatch."""
@@ -85,6 +94,22 @@ class Gateway:
     async def stop(self) -> None:
         """Close what `start` and the requests have opened. Call it after the last request."""
         await self._upkeep.stop()
+
+    def reload(self, config: Config, policy: Policy) -> None:
+        """Serve by another configuration from the next request on.
+
+        Raises RestartNeeded, or OSError for a file that can't be used; then nothing has changed.
+        """
+        self._replaceable.replace(config, policy)
+
+    def reloaded(self, outcome: str, why: str = "") -> None:
+        """Remember for operators what came of an attempt to reload, whoever refused it."""
+        self._metrics.reloaded(outcome)
+        self.health.last_reload = Reload(outcome, timestamp(time.time()), why)
+
+    def watch_certificate(self, expires: Callable[[], float]) -> None:
+        """Show in the metrics when (Unix seconds) the listener's certificate expires."""
+        self._metrics.watch_certificate(expires)
 
     def refused(self, refusal: Refused) -> None:
         """Account for a request that the listener refused before it was one."""
@@ -98,11 +123,20 @@ class Gateway:
             reason=refusal.error.code,
         )
         self._metrics.began()
-        self._finish(decided)
+        self.finish(decided)
 
 
 class CannotStart(Exception):
     """Something the process needs to begin with is away. The text is for the operator."""
+
+
+class RestartNeeded(Exception):
+    """The new configuration changes what a running process can't."""
+
+    def __init__(self, keys: list[str]) -> None:
+        super().__init__(f"restart needed for {', '.join(keys)}")
+        self.keys = keys
+        """The settings, as the file names them."""
 
 
 class Refused(Protocol):
@@ -140,8 +174,7 @@ def build(
     cutoffs = Cutoffs()
     access, refresh = _tokens(config, now)
     clients = ClientAddresses(_trusted(config))
-    ticker = Ticker()
-    pools = {name: _pool(name, upstream, ticker) for name, upstream in config.upstreams.items()}
+    pools = Pools(_settings(config))
     limiter = _limiter(config, now)
     database = Database(config.accounts.database.get_secret_value(), clock=clock)
     passwords = Passwords(cost=config.accounts.bcrypt_cost)
@@ -159,13 +192,13 @@ def build(
         audit=audit.record,
     )
     gate = Gate(
-        policy=policy,
+        _rules(config, policy, pools.by_name),
         access=access,
         cutoffs=cutoffs,
         clients=clients,
-        destinations={name: _destination(pools[name], config.upstreams[name]) for name in pools},
-        identity=identity_lines(config.identity_headers.preset),
+        limits=RouteLimits(limiter),
         body_limit=config.server.limits.body,
+        clock=now,
     )
 
     def finish(decided: Decided) -> None:
@@ -184,16 +217,44 @@ def build(
     _watch(metrics, pools, cutoffs, health, outlet)
     own = Observer(auth, begin=lambda scope: gate.begin(_head(scope)), on_done=finish)
     body_idle = config.server.timeouts.body_idle
+    proxy = ProxyApp(gate, on_done=finish, body_idle=body_idle)
     return Gateway(
         gate=gate,
         accounts=accounts,
-        public=_Front(config.auth.prefix, own, ProxyApp(gate, on_done=finish, body_idle=body_idle), metrics),
+        public=_Front(config.auth.prefix, own, proxy, metrics),
         ops=build_ops(health, metrics),
         health=health,
         metrics=metrics,
         upkeep=Upkeep(database, passwords, limiter, pools, cutoffs, health, outlet, now),
+        replaceable=Replaceable(config, gate, pools, attempts, metrics, health),
         finish=finish,
     )
+
+
+class Replaceable:
+    """What a reload changes: rules, backends, the limits on logins. All else is as it was at the start."""
+
+    def __init__(
+        self, config: Config, gate: Gate, pools: Pools, attempts: Attempts, metrics: Metrics, health: Health
+    ) -> None:
+        self._config, self._gate, self._pools, self._attempts = config, gate, pools, attempts
+        self._metrics, self._health = metrics, health
+
+    def replace(self, config: Config, policy: Policy) -> None:
+        """All of it, in one step that no request can see the middle of. What can fail comes first."""
+        keys = restart_needed(self._config, config)
+        if keys:
+            raise RestartNeeded(keys)
+        before, pools = self._pools.by_name, self._pools.prepare(_settings(config))
+        self._gate.adopt(_rules(config, policy, pools))
+        self._pools.adopt(pools)
+        self._attempts.limits = _limits(config)
+        self._config = config
+        for name in before.keys() - pools.keys():
+            self._metrics.forget_pool(name)
+            self._health.restore(f"upstreams.{name}")
+        for name, pool in pools.items():
+            self._metrics.watch_pool(name, pool)
 
 
 class Upkeep:
@@ -204,7 +265,7 @@ class Upkeep:
         database: Database,
         passwords: Passwords,
         limiter: RateLimiter,
-        pools: Mapping[str, Pool],
+        pools: Pools,
         cutoffs: Cutoffs,
         health: Health,
         outlet: Outlet,
@@ -224,16 +285,14 @@ class Upkeep:
         except (Unavailable, GatewayTimeout) as error:
             why = _first_line(error.__cause__ or error)
             raise CannotStart(f"the database can't be used: {why}") from error
-        for pool in self._pools.values():
-            pool.start()
+        self._pools.start()
         self._tasks = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._run())]
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for pool in self._pools.values():
-            pool.close()
+        self._pools.close()
         await self._limiter.close()
         await self._passwords.close()
         await self._database.close()
@@ -248,7 +307,7 @@ class Upkeep:
     async def _look_around(self) -> None:
         """One round; about once a second."""
         self._note("database", self._feed.healthy, "can't be read; /auth answers 503")
-        for name, pool in self._pools.items():
+        for name, pool in self._pools.by_name.items():
             self._note(f"upstreams.{name}", pool.up, "all its servers are out; they are tried all the same")
         self._note("rate_limits", await self._limiter.ping(), "can't be reached; limited calls answer 503")
         self._cutoffs.forget(self._clock())
@@ -271,11 +330,13 @@ class _Front:
         self._prefix, self._below = prefix.encode(), prefix.encode() + b"/"
         self._auth, self._proxy, self._metrics = auth, proxy, metrics
 
+    def owns(self, path: bytes) -> bool:
+        return path.startswith(self._below) or path == self._prefix
+
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        path = scope.get("raw_path") or b""
         if scope["type"] == "http":
             self._metrics.began()
-            if path.startswith(self._below) or path == self._prefix:
+            if self.owns(scope.get("raw_path") or b""):
                 await self._auth(scope, receive, send)
                 return
         await self._proxy(scope, receive, send)
@@ -310,12 +371,12 @@ def _trusted(config: Config) -> TrustedProxies:
     return TrustedProxies(networks, unix="unix" in proxies)
 
 
-def _pool(name: str, upstream: Upstream, ticker: Ticker) -> Pool:
-    return Pool(name=name, settings=_pool_settings(upstream), ticker=ticker)
+def _settings(config: Config) -> dict[str, Settings]:
+    """Of each upstream's pool; raises OSError for a TLS file that isn't there."""
+    return {name: _pool_settings(upstream) for name, upstream in config.upstreams.items()}
 
 
 def _pool_settings(upstream: Upstream) -> Settings:
-    """Of one upstream's pool; raises OSError for a TLS file that isn't there."""
     timeouts, queue, tls = upstream.timeouts, upstream.queue, upstream.tls
     return Settings(
         servers=tuple(_server(url, tls.server_name or "") for url in upstream.targets),
@@ -356,12 +417,24 @@ def _health_check(upstream: Upstream) -> HealthCheck | None:
     )
 
 
+def _rules(config: Config, policy: Policy, pools: Mapping[str, Pool]) -> Rules:
+    """`pools` are those of the configuration's upstreams."""
+    destinations = {name: _destination(pools[name], upstream) for name, upstream in config.upstreams.items()}
+    return Rules(policy, destinations, identity_lines(config.identity_headers.preset))
+
+
 def _destination(pool: Pool, upstream: Upstream) -> Destination:
     sieve = HeaderSieve(
         forward_authorization=upstream.forward_authorization,
         keep_override_headers=upstream.keep_override_headers,
     )
-    return Destination(pool, sieve, upstream.targets[0].authority.encode(), upstream.preserve_host)
+    return Destination(
+        pool=pool,
+        sieve=sieve,
+        host=upstream.targets[0].authority.encode(),
+        preserve_host=upstream.preserve_host,
+        until_exp=upstream.tunnels == "until_exp",
+    )
 
 
 def _limiter(config: Config, clock: Clock) -> RateLimiter:
@@ -393,10 +466,8 @@ def _head(scope: Scope) -> Head:
     return Head(scope["method"], scope["raw_path"], scope["headers"], "1.1", scope["scheme"], peer)
 
 
-def _watch(
-    metrics: Metrics, pools: Mapping[str, Pool], cutoffs: Cutoffs, health: Health, outlet: Outlet
-) -> None:
-    for name, pool in pools.items():
+def _watch(metrics: Metrics, pools: Pools, cutoffs: Cutoffs, health: Health, outlet: Outlet) -> None:
+    for name, pool in pools.by_name.items():
         metrics.watch_pool(name, pool)
     metrics.watch_cutoffs(cutoffs)
     metrics.watch_ready(lambda: health.ready)

@@ -14,8 +14,11 @@ from gateway.cli.options import config_option
 from gateway.cli.output import complain
 
 if TYPE_CHECKING:
+    from gateway.app import Gateway
     from gateway.config.schema import Config
     from gateway.policy.model import Policy
+    from gateway.server.certificates import Certificates
+    from gateway.server.passage import Lane
     from gateway.server.run import Ready
 
 
@@ -29,7 +32,7 @@ def run(config: Path) -> int:
     before, by `gateway db upgrade`. Logs go to stdout, one JSON object per line.
 
     SIGTERM or Ctrl-C ends it: /readyz turns 503, requests in flight finish, exit 0. A second
-    Ctrl-C doesn't wait for them.
+    Ctrl-C doesn't wait for them. SIGHUP reads the configuration again.
 
     \b
     Example:
@@ -41,14 +44,14 @@ def run(config: Path) -> int:
         refuse(examined.problems)
     for warning in examined.problems:
         complain(f"warning: {line(warning)}", fg="yellow")
-    return serve_until_stopped(examined.config, examined.policy)
+    return serve_until_stopped(config, examined.config, examined.policy)
 
 
-def serve_until_stopped(config: Config, policy: Policy) -> int:
-    """Serve, and return the exit code."""
+def serve_until_stopped(path: Path, config: Config, policy: Policy) -> int:
+    """Serve what `path` says, and return the exit code."""
     from gateway import app
+    from gateway.cli.reloading import Reloader
     from gateway.server import run as server
-    from gateway.server.certificates import Certificates
     from gateway.server.terms import Limits, Timeouts
     from gateway.telemetry import logs
 
@@ -57,17 +60,21 @@ def serve_until_stopped(config: Config, policy: Policy) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its life at every start
     try:
         gateway = app.build(config, policy, outlet=outlet)
-        tls = settings.tls
+        certificates = _certificates(config)
+        if certificates is not None:
+            gateway.watch_certificate(lambda: certificates.expires)
         return server.serve(
             gateway.asgi,
+            lane=lane_of(gateway, settings.timeouts.body_idle),
             listen=settings.listen,
             ops=gateway.ops,
             ops_listen=[settings.ops_listen] if settings.ops_listen else [],
-            certificates=Certificates(Path(tls.certificate), Path(tls.key)) if tls else None,
+            certificates=certificates,
             limits=Limits(**settings.limits.model_dump()),
             timeouts=Timeouts(**settings.timeouts.model_dump()),
             start=gateway.start,
             stop=gateway.stop,
+            reload=Reloader(path, gateway),
             on_ready=say_where,
             on_draining=gateway.health.drain,
             on_refused=gateway.refused,
@@ -77,6 +84,26 @@ def serve_until_stopped(config: Config, policy: Policy) -> int:
         raise click.ClickException(str(error)) from None
     finally:
         outlet.close()
+
+
+def lane_of(gateway: Gateway, body_idle: float) -> Lane:
+    """How the listener takes proxied requests to the gateway, past its application."""
+    from gateway.server.passage import Lane
+
+    return Lane(
+        judge=gateway.gate.judge,
+        owns=gateway.owns,
+        began=gateway.began,
+        on_done=gateway.finish,
+        body_idle=body_idle,
+    )
+
+
+def _certificates(config: Config) -> Certificates | None:
+    from gateway.server.certificates import Certificates
+
+    tls = config.server.tls
+    return Certificates(Path(tls.certificate), Path(tls.key)) if tls else None
 
 
 def say_where(ready: Ready) -> None:

@@ -26,6 +26,8 @@ class Framing(NamedTuple):
     """Bytes of the body: 0 for none, or CHUNKED."""
     announced: bool
     """There was a Content-Length, were it 0."""
+    upgrade: bool = False
+    """There was an Upgrade that `Connection` names: else it is none (RFC 9110 §7.8)."""
 
 
 def read_framing(headers: Headers, *, http_version: str) -> Framing:
@@ -33,6 +35,7 @@ def read_framing(headers: Headers, *, http_version: str) -> Framing:
     hosts: list[bytes] = []
     lengths: list[bytes] = []
     codings: list[bytes] = []
+    upgrade = option = False
     for name, value in headers:
         # The length comes first because it is cheaper than folding every name of every request.
         size = len(name)
@@ -42,7 +45,12 @@ def read_framing(headers: Headers, *, http_version: str) -> Framing:
             lengths.append(value)
         elif size == 17 and name.lower() == b"transfer-encoding":
             codings.append(value)
-    return Framing(_host(hosts, http_version), body_length(lengths, codings, http_version), bool(lengths))
+        elif size == 7 and name.lower() == b"upgrade":
+            upgrade = True
+        elif size == 10 and name.lower() == b"connection":
+            option = option or b"upgrade" in map(bytes.strip, value.lower().split(b","))
+    body = body_length(lengths, codings, http_version)
+    return Framing(_host(hosts, http_version), body, bool(lengths), upgrade and option)
 
 
 def body_length(lengths: list[bytes], codings: list[bytes], http_version: str) -> int | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 Headers = list[tuple[bytes, bytes]]
 """Header lines in order: (name, value). Duplicates stay separate lines."""
@@ -18,6 +19,20 @@ STATE_REQUEST_ID = "gateway.request_id"
 STATE_REFUSED = "gateway.refused"
 """In `scope["state"]`: the GatewayError that our server answered by itself, to a request already judged
 whose body came late or malformed. One request has one line in the log."""
+
+
+class Known:
+    """Room for what was worked out from header lines.
+
+    A client that keeps its connection sends the same lines with every request. A
+    lane that meets the very same bytes again hands over the same `Known`, so that
+    work which depends on nothing else is done once. What is in it belongs to the gate.
+    """
+
+    __slots__ = ("study",)
+
+    def __init__(self) -> None:
+        self.study: Any = None
 
 
 @dataclass(slots=True)
@@ -36,6 +51,10 @@ class Head:
     """"http" or "https", of the connection to us."""
     peer: str | None
     """The socket peer's IP address; None on a unix socket."""
+    can_switch: bool = False
+    """The lane can tunnel bytes of another protocol, once one was agreed on."""
+    known: Known = field(default_factory=Known, compare=False, repr=False)
+    """See Known."""
 
     @property
     def path(self) -> bytes:

@@ -23,7 +23,8 @@ from gateway.errors import GatewayError, InternalError, NotImplementedHere
 from gateway.http.head import STATE_REFUSED, STATE_REQUEST_ID, Head, Headers
 from gateway.http.problem import render
 from gateway.proxy.exchange import BODY_IDLE, Exchange
-from gateway.proxy.verdict import Forward, Judgement, Refuse
+from gateway.proxy.upstream.answer import Answer
+from gateway.proxy.verdict import Forward, Judgement, Refuse, Wait
 from gateway.telemetry.logs import Decided
 
 Message = MutableMapping[str, Any]
@@ -51,7 +52,7 @@ class Judge(Protocol):
     """What we need of the gate."""
 
     def judge(self, head: Head) -> Judgement:
-        """Forward or Refuse; never waits."""
+        """Never waits by itself."""
 
 
 class ProxyApp:
@@ -76,6 +77,8 @@ class ProxyApp:
             send = _without_connection(send)
         head = _head_of(scope)
         judgement = self._judge(head) if head is not None else _refuse(scope, _NO_RAW_PATH)
+        if isinstance(judgement, Wait):
+            judgement = await judgement.judgement()
         if isinstance(judgement, Forward) and head is not None:
             state = scope.setdefault("state", {})
             state[STATE_REQUEST_ID] = judgement.request_id
@@ -209,10 +212,19 @@ class _AsgiPort:
 
     # -- the exchange's side: the response -----------------------------------------
 
-    def interim(self, status: int, headers: Headers) -> None:
+    def interim(self, answer: Answer) -> None:
         """ASGI has no word for it."""
 
-    def start(self, status: int, headers: Headers) -> None:
+    def switched(self, answer: Answer) -> None:
+        """Never: this lane says that it can't."""
+        raise NotImplementedError
+
+    def start(self, answer: Answer, data: bytes) -> None:
+        self._begin(answer.status, answer.headers)
+        if data:
+            self.write(data)
+
+    def _begin(self, status: int, headers: Headers) -> None:
         lines = [(name.lower(), value) for name, value in headers]
         if status == 304:  # its length describes another answer; ASGI servers take it for this one's
             lines = [line for line in lines if line[0] != b"content-length"]
@@ -230,16 +242,17 @@ class _AsgiPort:
         if self._waker is not None:
             self._wake()
 
-    def finish(self) -> None:
+    def finish(self, trailers: Headers) -> None:
+        """Servers that take trailers are rare, and none of them says so in time: they are dropped."""
         self._finished = True
         if self._waker is not None:
             self._wake()
 
     def fail(self, error: GatewayError) -> None:
         status, headers, body = render(error, request_id=self._forward.request_id)
-        self.start(status, headers)
+        self._begin(status, headers)
         self._outbox.append(body)
-        self.finish()
+        self.finish([])
 
     def abort(self) -> None:
         self._aborted = True

@@ -14,19 +14,24 @@ no queue and no await, so every lane that can call `feed` and be called with
     pause(), resume() ──────────▶                ───────────────▶ pause/resume reading
              ◀───────── finish() ─               ◀─ answer_ends()
 
+    switched() instead of start(): from then on feed() and write() carry the raw
+    bytes of a tunnel, until one side ends it.
+
 It ends exactly once, in one of four ways: `finish` (the whole answer went
 through), `fail` (nothing was sent yet: the gateway answers), `abort` (the
 answer had begun: cut the client's connection so that it sees the truncation),
 or the client's leaving. Then the record is complete and `on_done` has it.
 
 What came from the client is never finished on its behalf: a short upload closes
-the connection to the backend (RFC 9112 §6.3, §8).
+the connection to the backend (RFC 9112 §6.3, §8). And what lasts is asked about: a
+stream or a tunnel whose session, user or rule has ended is cut by the clock.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.errors import (
@@ -34,12 +39,13 @@ from gateway.errors import (
     BadGateway,
     BodyTooLarge,
     GatewayError,
+    InvalidToken,
     RequestTimeout,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
 from gateway.http.head import Headers
-from gateway.proxy.upstream.answer import Answer
+from gateway.proxy.upstream.answer import Answer, sound_trailers
 from gateway.proxy.upstream.connection import Connection
 from gateway.proxy.upstream.pool import RETRY_AFTER
 from gateway.proxy.verdict import Forward
@@ -52,23 +58,29 @@ BODY_IDLE = 30.0
 CLIENT_GONE = 499
 """The status in the record of a client that left before it was answered (nginx's number)."""
 
+_SUBPROTOCOL = b"sec-websocket-protocol"
+
 log = logging.getLogger(__name__)
 
 
 class ClientPort(Protocol):
     """Whoever speaks with the client. Called in order, never again after `finish`, `fail` or `abort`."""
 
-    def interim(self, status: int, headers: Headers) -> None:
-        """A 1xx of the backend (100, 103); may be ignored."""
+    def interim(self, answer: Answer) -> None:
+        """A 1xx of the backend (103, say); may be ignored."""
 
-    def start(self, status: int, headers: Headers) -> None:
-        """The final response head. Framing is the port's: Content-Length is among the lines if known."""
+    def start(self, answer: Answer, data: bytes) -> None:
+        """The final response head, and what of its body came with it. Framing is the port's."""
+
+    def switched(self, answer: Answer) -> None:
+        """The backend's 101: what is written from now on are the bytes of a tunnel. Only if `upgrade`
+        was granted, which a port must have asked for."""
 
     def write(self, data: bytes) -> None:
-        """A piece of the response body."""
+        """A piece of the response body, or of a tunnel."""
 
-    def finish(self) -> None:
-        """The response is complete."""
+    def finish(self, trailers: Headers) -> None:
+        """The response is complete, or the backend has ended the tunnel."""
 
     def fail(self, error: GatewayError) -> None:
         """There is no response: answer with this. Only before `start`."""
@@ -89,27 +101,13 @@ class ClientPort(Protocol):
 class Exchange:
     """See the module."""
 
-    __slots__ = (
-        "_answered",
-        "_began",
-        "_body_idle",
-        "_bytes_in",
-        "_bytes_out",
-        "_client_paused",
-        "_connection",
-        "_deadline",
-        "_done",
-        "_early",
-        "_forward",
-        "_on_done",
-        "_pool",
-        "_port",
-        "_retried",
-        "_unwritten_head",
-        "_upload_paused",
-        "_upload_stopped",
-        "_uploaded",
-    )
+    # How every exchange begins. Class attributes: setting a dozen of them per request costs a microsecond.
+    _connection: Connection | None = None
+    _unwritten_head = b""
+    _bytes_in = _bytes_out = 0
+    _began = _deadline = 0.0
+    _upload_paused = _upload_stopped = _client_paused = False
+    _answered = _early = _retried = _done = _switched = False
 
     def __init__(
         self,
@@ -124,13 +122,7 @@ class Exchange:
         self._on_done = on_done
         self._body_idle = body_idle
         self._pool = forward.upstream
-        self._connection: Connection | None = None
-        self._unwritten_head = b""
-        self._bytes_in = self._bytes_out = 0
-        self._began = self._deadline = 0.0
         self._uploaded = forward.body == 0
-        self._upload_paused = self._upload_stopped = self._client_paused = False
-        self._answered = self._early = self._retried = self._done = False
 
     # -- the port's side -----------------------------------------------------------
 
@@ -148,16 +140,18 @@ class Exchange:
         self._pool.acquire(self)
 
     def feed(self, data: bytes) -> None:
-        """A piece of the request body, as the client sent it but without its framing."""
+        """A piece of the request body, as the client sent it but without its framing; or of a tunnel."""
         if self._done or not data:
             return
         self._bytes_in += len(data)
         forward = self._forward
-        if self._bytes_in > (forward.body_limit if forward.body is None else forward.body):
+        if self._switched:
+            self._send([data])
+        elif self._bytes_in > (forward.body_limit if forward.body is None else forward.body):
             too_much = BodyTooLarge if forward.body is None else BadFraming
             self._fail(too_much(close=True), f"more than {self._bytes_in - len(data)} bytes of body")
             return
-        if forward.body is None:
+        elif forward.body is None:
             self._send([b"%x\r\n" % len(data), data, b"\r\n"])
         else:
             self._send([data])
@@ -180,7 +174,13 @@ class Exchange:
 
         `refused` is what the server has answered it by itself, after the request was judged.
         """
-        if not self._done:
+        if self._switched and not self._done:  # how tunnels end; the backend gets what was under way to it
+            connection, self._connection = self._connection, None
+            self._end()
+            if connection is not None:
+                connection.end()
+            self._on_done(self._forward.decided)
+        elif not self._done:
             if not self._answered:
                 self._forward.decided.status = CLIENT_GONE if refused is None else refused.status
             self._drop("client_gone" if refused is None else refused.code)
@@ -210,9 +210,9 @@ class Exchange:
         forward = self._forward
         self._connection = connection
         forward.decided.upstream = connection.address
-        connection.begin(self, to_head=forward.no_response_body)
+        connection.begin(self, to_head=forward.no_response_body, switches=forward.upgrade != b"")
         if self._uploaded:
-            self._deadline = self._pool.ticker.now + self._pool.response
+            self._deadline = self._pool.ticker.now + (forward.timeout or self._pool.response)
             connection.write(forward.head)
         else:
             self._unwritten_head = forward.head  # goes out with the first bytes of the body
@@ -224,35 +224,50 @@ class Exchange:
 
     # -- the connection's side -----------------------------------------------------
 
-    def interim(self, status: int, headers: Headers) -> None:
-        self._port.interim(status, headers)
+    def interim(self, answer: Answer) -> None:
+        self._port.interim(answer)
 
-    def answer_begins(self, answer: Answer) -> None:
+    def answer_begins(self, answer: Answer, data: bytes) -> None:
         self._answered = True
         self._forward.decided.status = answer.status
+        self._bytes_out = len(data)
         self._deadline = self._pool.ticker.now + self._pool.idle
         if not self._uploaded:
             self._early = True
             if answer.status >= 400 or answer.keep_alive is None:
                 self._upload_stopped = True  # it has made up its mind: the rest would only provoke a reset
                 self._port.pause_body()
-        self._port.start(answer.status, answer.headers)
+        self._port.start(self._edited(answer), data)
 
     def answer_data(self, data: bytes) -> None:
         self._bytes_out += len(data)
-        self._deadline = self._pool.ticker.now + self._pool.idle
+        self._deadline = self._pool.ticker.now + (
+            self._pool.tunnel_idle if self._switched else self._pool.idle
+        )
         self._port.write(data)
 
-    def answer_ends(self, reusable: bool) -> None:
+    def answer_ends(self, reusable: bool, trailers: Headers) -> None:
         connection, self._connection = self._connection, None
         self._end()
         if connection is not None:
+            self._pool.report(connection.server, True)
             self._pool.release(connection, reusable=reusable and self._uploaded and not self._early)
-        self._port.finish()
+        self._port.finish(sound_trailers(trailers))
         self._on_done(self._forward.decided)
 
+    def switched(self, answer: Answer, data: bytes) -> None:
+        if answer.upgrade != self._forward.upgrade:
+            self._fail(BadGateway(), "it switches to a protocol that nobody asked for")
+            return
+        self._answered = self._switched = True
+        self._forward.decided.status = answer.status
+        self._port.switched(self._edited(self._with_offer(answer)))
+        self._touch()
+        if data and not self._done:
+            self.answer_data(data)
+
     def lost(self, why: str, *, stale: bool) -> None:
-        self._connection = None
+        connection, self._connection = self._connection, None
         harmless = self._unwritten_head or (stale and self._forward.replayable)
         if harmless and not self._retried and not self._answered:
             self._retried = True
@@ -261,6 +276,8 @@ class Exchange:
                 self._port.pause_body()
             self._pool.acquire(self, fresh=True)
         else:
+            if connection is not None:
+                self._pool.report(connection.server, False, why)
             self._fail(BadGateway(), why)
 
     def upload_paused(self) -> None:
@@ -270,37 +287,56 @@ class Exchange:
     def upload_resumed(self) -> None:
         self._upload_paused = False
         self._touch()
-        if not self._uploaded and not self._upload_stopped:
+        if (not self._uploaded and not self._upload_stopped) or self._switched:
             self._port.resume_body()
 
     # -- the clock's side ----------------------------------------------------------
 
     def tick(self, now: float) -> None:
         if now < self._deadline:
-            self._port.tick()
+            standing = self._forward.standing
+            if self._answered and standing is not None and not standing():
+                self._fail(InvalidToken(close=True), "the right to it has ended", reason="access_ended")
+            else:
+                self._port.tick()
         elif self._connection is None:
             self._fail(UpstreamUnavailable(retry_after=RETRY_AFTER), "no connection became free in time")
+        elif self._switched:
+            self._fail(UpstreamTimeout(), "the tunnel was idle", reason="idle_timeout")
         elif self._waits_for_body():
             self._fail(RequestTimeout(close=True), "the request body stopped coming")
         elif self._client_paused:
             self._fail(RequestTimeout(close=True), "the client stopped reading")
         else:
+            self._pool.report(self._connection.server, False, "nothing came in time")
             self._fail(UpstreamTimeout(), "nothing came in time")
 
     def _touch(self) -> None:
         """Something moved: whoever is next has their whole time again."""
-        if self._waits_for_body():
+        if self._switched:
+            patience = self._pool.tunnel_idle
+        elif self._waits_for_body():
             patience = self._body_idle
         elif self._answered:
             patience = self._pool.idle
         else:
-            patience = self._pool.response
+            patience = self._forward.timeout or self._pool.response
         self._deadline = self._pool.ticker.now + patience
 
     def _waits_for_body(self) -> bool:
         return not (self._uploaded or self._upload_paused or self._answered)
 
     # ------------------------------------------------------------------------------
+
+    def _edited(self, answer: Answer) -> Answer:
+        edits = self._forward.edits
+        return replace(answer, headers=edits.apply(answer.headers), rendered=b"") if edits else answer
+
+    def _with_offer(self, answer: Answer) -> Answer:
+        offer = self._forward.lone_offer
+        if not offer or any(name.lower() == _SUBPROTOCOL for name, _ in answer.headers):
+            return answer
+        return replace(answer, headers=[*answer.headers, (_SUBPROTOCOL, offer)])
 
     def _send(self, pieces: list[bytes]) -> None:
         if self._connection is None:  # dropping them silently would forge another request
@@ -313,8 +349,8 @@ class Exchange:
         else:
             self._connection.write_pieces(pieces)
 
-    def _fail(self, error: GatewayError, why: str) -> None:
-        """The gateway's answer if none was begun, else a visible cut. The reason stays in the log."""
+    def _fail(self, error: GatewayError, why: str, *, reason: str = "") -> None:
+        """The gateway's answer if none was begun, else a visible cut. Why stays in the log."""
         if self._done:
             return
         decided = self._forward.decided
@@ -322,7 +358,7 @@ class Exchange:
         log.warning(
             "upstream %s (%s): %s", self._pool.name, where, why, extra={"requestId": self._forward.request_id}
         )
-        self._drop(error.code)
+        self._drop(reason or error.code)
         if self._answered:
             self._port.abort()
         else:

@@ -1,29 +1,46 @@
 """The story of one request, on one screen: who asks, may they, and what goes upstream.
 
 `judge` calls down and gets a value back each time. It never waits: tokens, cut-offs
-and rules are all in memory, and there is no database on this path.
+and rules are all in memory, and there is no database on this path. Only a limit that
+is counted in Redis makes it say Wait, to the one request that it is about.
+
+Much of a judgement depends on the header lines alone, and a client that keeps its
+connection sends the same ones again and again. So what they say is worked out once
+(`_Study`), and with it the lines that go upstream for the last route and caller. Who
+the caller is and whether he may is asked every time: two requests are strangers.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.errors import BodyTooLarge, GatewayError, InvalidToken, MethodNotAllowed
+from gateway.errors import (
+    BadRequest,
+    BodyTooLarge,
+    DuplicateCredential,
+    GatewayError,
+    InvalidToken,
+    MethodNotAllowed,
+    NotImplementedHere,
+)
 from gateway.http.client_address import Client, ClientAddresses
 from gateway.http.framing import CHUNKED, Framing, read_framing
 from gateway.http.head import METHODS, REFUSED_METHODS, Head, Headers
 from gateway.http.identity_headers import HeaderSieve, IdentityLines
+from gateway.http.websocket import WEBSOCKET, check_handshake, lone_bearer, read_upgrade, take_bearer
 from gateway.identity.credentials import find_bearer
 from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens
-from gateway.policy.decide import Decision, Verdict, decide
-from gateway.policy.model import Policy
+from gateway.policy.decide import claims_of, settle
+from gateway.policy.model import Claims, Decision, Policy, Route, Verdict
+from gateway.proxy.limits import Hit, RouteLimits, by_address, by_user
 from gateway.proxy.upstream.pool import Pool
-from gateway.proxy.verdict import Forward, Judgement, Refuse
+from gateway.proxy.verdict import Forward, Judgement, Refuse, Wait
 from gateway.telemetry.logs import Decided
 
 
@@ -39,39 +56,60 @@ class Destination:
     """The Host header to send."""
     preserve_host: bool = False
     """Send the client's own Host instead."""
+    until_exp: bool = False
+    """A tunnel or a stream ends with the token it was opened with, not only with the session."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rules:
+    """What a reload replaces, all at once. Whoever was judged by the old ones keeps them."""
+
+    policy: Policy
+    """Who may do what."""
+    destinations: Mapping[str, Destination]
+    """The upstreams, by name."""
+    identity: IdentityLines
+    """How a backend is told who asks."""
 
 
 class Gate:
-    """Judges requests. One per configuration; holds no state of any connection."""
+    """Judges requests. Holds no state of any connection."""
 
     def __init__(
         self,
+        rules: Rules,
         *,
-        policy: Policy,
         access: AccessTokens,
         cutoffs: Cutoffs,
         clients: ClientAddresses,
-        destinations: Mapping[str, Destination],
-        identity: IdentityLines,
+        limits: RouteLimits,
         body_limit: int,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._policy = policy
+        self._rules = rules
         self._access = access
         self._cutoffs = cutoffs
         self._clients = clients
-        self._destinations = destinations
-        self._identity = identity
+        self._limits = limits
         self._body_limit = body_limit
+        self._clock = clock
+
+    def adopt(self, rules: Rules) -> None:
+        """From the next request on; streams and tunnels are judged again by them."""
+        self._rules = rules
 
     def judge(self, head: Head) -> Judgement:
-        """Forward, or Refuse with the reason. Never raises for anything a client can send."""
-        client = self._clients.of(head)
+        """Forward, Refuse with the reason, or Wait. Never raises for anything a client can send."""
+        study = head.known.study
+        known = study is not None and study.is_of(head, self._rules)
+        client = study.client if known else self._clients.of(head)
         decided = _begin(head, client)
         try:
-            return self._judge(head, client, decided)
+            if not known:
+                study = head.known.study = self._study(head, client)
+            return self._judge(head, study, decided)
         except GatewayError as error:
-            decided.verdict, decided.reason = "deny", error.code
-            return Refuse(error, token_sent=False, request_id=decided.request_id, decided=decided)
+            return _refuse(error, decided)
 
     def begin(self, head: Head) -> Decided:
         """The record of a request that the gateway answers itself, as `judge` would begin it."""
@@ -79,7 +117,9 @@ class Gate:
 
     def authenticate(self, headers: Headers) -> Principal | None:
         """The caller, or None without a credential. Raises InvalidToken, DuplicateCredential."""
-        token = find_bearer(headers)
+        return self._principal(find_bearer(headers))
+
+    def _principal(self, token: bytes | None) -> Principal | None:
         if token is None:
             return None
         principal = self._access.verify(token)
@@ -87,81 +127,259 @@ class Gate:
             raise InvalidToken
         return principal
 
-    def _judge(self, head: Head, client: Client, decided: Decided) -> Judgement:
+    def _study(self, head: Head, client: Client) -> _Study:
         framing = read_framing(head.headers, http_version=head.http_version)
+        offered, headers = take_bearer(head.headers)
+        token = find_bearer(headers)
+        asked = read_upgrade(headers) if framing.upgrade else None
+        if framing.upgrade and framing.body != 0:
+            raise BadRequest("Send no body with an Upgrade.", close=True)
+        if asked == WEBSOCKET:
+            if offered is not None and token is not None:
+                raise DuplicateCredential
+            token = token if offered is None else offered
+        lone = lone_bearer(head.headers) or b""
+        return _Study(self._rules, head, headers, framing, client, token, asked, lone)
+
+    def _judge(self, head: Head, study: _Study, decided: Decided) -> Judgement:
         if head.method in REFUSED_METHODS:
             raise MethodNotAllowed(allow=METHODS)
-        principal, bad_token = self._caller(head.headers)
-        decision = decide(
-            self._policy,
-            method=head.method,
-            host=framing.host,
-            path=decided.path,
-            principal=principal,
-            address=client.address,
-        )
-        decided.route, decided.reason = decision.route.label, decision.reason.value
-        decided.user = principal.id if principal else None
-        if decision.error is not None:
-            decided.verdict = "deny"
-            unproven = bad_token if decision.verdict is Verdict.UNAUTHENTICATED else None
-            if unproven is not None:
-                decided.reason = unproven.code
-            token_sent = principal is not None or bad_token is not None
-            return Refuse(unproven or decision.error, token_sent, decided.request_id, decided)
-        if framing.body is not CHUNKED and framing.body > self._body_limit:
-            raise BodyTooLarge(close=True)
-        decided.verdict = "allow"
-        return self._forward(head, framing, client, principal, decision, decided)
+        claims = claims_of(study.rules.policy, head.method, study.framing.host, decided.path)
+        if isinstance(claims, Decision):
+            return _denied(claims, None, None, decided)
+        if claims.limited:
+            hits = by_address(claims.limited, study.client.address)
+            if hits:
+                decided.route = claims.route.label
+                return self._within(hits, decided, lambda: self._decide(head, study, claims, decided))
+        return self._decide(head, study, claims, decided)
 
-    def _caller(self, headers: Headers) -> tuple[Principal | None, InvalidToken | None]:
-        """A token that does not hold is kept as a value: on a public route it counts as none."""
+    def _decide(self, head: Head, study: _Study, claims: Claims, decided: Decided) -> Judgement:
+        principal = bad_token = None
         try:
-            return self.authenticate(headers), None
+            principal = self._principal(study.token)
         except InvalidToken as error:
-            return None, error
+            bad_token = error  # on a public route it counts as none
+        decision = settle(claims, principal, study.client.address)
+        if decision.error is not None:
+            return _denied(decision, principal, bad_token, decided)
+        route = decision.route
+        decided.route, decided.reason, decided.verdict = route.label, decision.reason.value, "allow"
+        if principal is not None:
+            decided.user = principal.id
+        if claims.limited:
+            hits = by_user(claims.limited, principal)
+            if hits:
+                return self._within(
+                    hits, decided, lambda: self._forward(head, study, principal, decision, decided)
+                )
+        return self._forward(head, study, principal, decision, decided)
+
+    def _within(self, hits: list[Hit], decided: Decided, then: Callable[[], Judgement]) -> Judgement:
+        """`then`, if the limits allow. Raises TooManyRequests."""
+        if self._limits.count(hits):
+            return then()
+
+        async def judgement() -> Forward | Refuse:
+            try:
+                await self._limits.wait_for(hits)
+                found = then()
+            except GatewayError as error:
+                return _refuse(error, decided)
+            return await found.judgement() if isinstance(found, Wait) else found
+
+        return Wait(judgement, decided)
 
     def _forward(
+        self, head: Head, study: _Study, principal: Principal | None, decision: Decision, decided: Decided
+    ) -> Forward:
+        route, framing = decision.route, study.framing
+        limit = self._body_limit if route.body is None else route.body
+        if framing.body is not CHUNKED and framing.body > limit:
+            raise BodyTooLarge(close=True)
+        upgrade = _granted(head, study, route) if study.asked is not None else b""
+        method, path, query = head.method, decision.path, head.target[len(decided.path) :]
+        destination = study.rules.destinations[route.upstream]
+        return Forward(
+            decided.request_id,
+            destination.pool,
+            b"".join(
+                (
+                    method.encode(),
+                    b" ",
+                    path,
+                    query,
+                    study.tail(destination, route, principal, upgrade),
+                    _trace_lines(head, study.client, decided.request_id),
+                    b"\r\n",
+                )
+            ),
+            framing.body,
+            limit,
+            method == "HEAD",
+            framing.body == 0 and method in _IDEMPOTENT and not upgrade,
+            decided,
+            _Standing(self, study.rules, head, principal, destination, study.client),
+            route.timeout,
+            route.response_headers,
+            upgrade,
+            study.lone if upgrade == WEBSOCKET else b"",
+        )
+
+
+class _Study:
+    """What header lines say, for one peer and one set of rules; and what was last sent on for them."""
+
+    __slots__ = (
+        "_for",
+        "_tail",
+        "asked",
+        "client",
+        "framing",
+        "headers",
+        "http_version",
+        "lone",
+        "peer",
+        "rules",
+        "scheme",
+        "token",
+    )
+
+    def __init__(
         self,
+        rules: Rules,
         head: Head,
+        headers: Headers,
         framing: Framing,
         client: Client,
-        principal: Principal | None,
-        decision: Decision,
-        decided: Decided,
-    ) -> Forward:
-        destination = self._destinations[decision.route.upstream]
-        host, body = framing.host, framing.body
-        query = head.target[len(decided.path) :]
-        lines = [
-            b"%b %b%b HTTP/1.1\r\n" % (head.method.encode(), decision.path, query),
-            b"Host: %b\r\n" % (host if destination.preserve_host and host else destination.host),
-            *destination.sieve.keep(head.headers, trusted=client.trusted),
-            _forwarded_lines(host, client),
-            _trace_lines(head, client, decided.request_id),
-            self._identity(principal) if principal else b"",
-            _framing_line(framing),
-            b"\r\n",
-        ]
-        return Forward(
-            request_id=decided.request_id,
-            upstream=destination.pool,
-            head=b"".join(lines),
-            body=body,
-            body_limit=self._body_limit,
-            no_response_body=head.method == "HEAD",
-            replayable=body == 0 and head.method in _IDEMPOTENT,
-            decided=decided,
+        token: bytes | None,
+        asked: bytes | None,
+        lone: bytes,
+    ) -> None:
+        self.rules = rules
+        self.http_version, self.peer, self.scheme = head.http_version, head.peer, head.scheme
+        self.headers = headers
+        """Without a token among the subprotocols."""
+        self.framing = framing
+        self.client = client
+        self.token = token
+        self.asked = asked
+        """The protocol to switch to."""
+        self.lone = lone
+        """The token's subprotocol, if it was the only one."""
+        self._for: tuple[Route, Principal | None, bytes] | None = None
+        self._tail = b""
+
+    def is_of(self, head: Head, rules: Rules) -> bool:
+        return (
+            self.rules is rules
+            and self.peer == head.peer
+            and self.http_version == head.http_version
+            and self.scheme == head.scheme
         )
+
+    def tail(
+        self, destination: Destination, route: Route, principal: Principal | None, upgrade: bytes
+    ) -> bytes:
+        """The head behind the target, but for what is new with every request."""
+        last = self._for
+        if last is None or last[0] is not route or last[1] is not principal or last[2] != upgrade:
+            self._tail = self._render(destination, route, principal, upgrade)
+            self._for = (route, principal, upgrade)
+        return self._tail
+
+    def _render(
+        self, destination: Destination, route: Route, principal: Principal | None, upgrade: bytes
+    ) -> bytes:
+        host = self.framing.host
+        lines = destination.sieve.keep(self.headers, trusted=self.client.trusted)
+        if route.request_headers:
+            lines = route.request_headers.apply_to_request(lines)
+        return b"".join(
+            (
+                b" HTTP/1.1\r\nHost: %b\r\n"
+                % (host if destination.preserve_host and host else destination.host),
+                *lines,
+                _forwarded_lines(host, self.client),
+                self.rules.identity(principal) if principal else b"",
+                b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade if upgrade else b"",
+                _framing_line(self.framing),
+            )
+        )
+
+
+class _Standing:
+    """Whether a stream or a tunnel may go on: asked several times a second while it lasts."""
+
+    __slots__ = ("_client", "_destination", "_gate", "_head", "_principal", "_rules")
+
+    def __init__(
+        self,
+        gate: Gate,
+        rules: Rules,
+        head: Head,
+        principal: Principal | None,
+        destination: Destination,
+        client: Client,
+    ) -> None:
+        self._gate, self._rules, self._head, self._principal = gate, rules, head, principal
+        self._destination, self._client = destination, client
+
+    def __call__(self) -> bool:
+        gate, principal = self._gate, self._principal
+        if principal is not None:
+            if gate._cutoffs.cuts(principal):
+                return False
+            if self._destination.until_exp and gate._clock() >= principal.expires_at:
+                return False
+        if gate._rules is not self._rules:
+            self._rules = gate._rules
+            return self._judged_again()
+        return True
+
+    def _judged_again(self) -> bool:
+        """By the rules of a reload."""
+        head, policy = self._head, self._rules.policy
+        host = read_framing(head.headers, http_version=head.http_version).host
+        claims = claims_of(policy, head.method, host, head.path)
+        if isinstance(claims, Decision):
+            return False
+        return settle(claims, self._principal, self._client.address).verdict is Verdict.ALLOW
+
+
+def _granted(head: Head, study: _Study, route: Route) -> bytes:
+    """The protocol that this request may switch to; one that isn't granted is passed over (RFC 9110 §7.8)."""
+    asked = study.asked or b""
+    if asked == WEBSOCKET:
+        if not head.can_switch:
+            raise NotImplementedHere("WebSockets are served by `gateway run` only.", close=True)
+        check_handshake(head.method, head.http_version, study.headers)
+        return asked
+    may = head.can_switch and head.http_version == "1.1" and head.method == "GET"
+    return asked if may and asked in route.upgrade and asked != b"h2c" else b""
+
+
+def _denied(
+    decision: Decision, principal: Principal | None, bad_token: InvalidToken | None, decided: Decided
+) -> Refuse:
+    decided.route, decided.reason, decided.verdict = decision.route.label, decision.reason.value, "deny"
+    decided.user = principal.id if principal else None
+    unproven = bad_token if decision.verdict is Verdict.UNAUTHENTICATED else None
+    if unproven is not None:
+        decided.reason = unproven.code
+    token_sent = principal is not None or bad_token is not None
+    error = unproven or decision.error
+    assert error is not None  # noqa: S101 - every decision but ALLOW has one
+    return Refuse(error, token_sent, decided.request_id, decided)
+
+
+def _refuse(error: GatewayError, decided: Decided) -> Refuse:
+    decided.verdict, decided.reason = "deny", error.code
+    return Refuse(error, False, decided.request_id, decided)
 
 
 def _begin(head: Head, client: Client) -> Decided:
-    return Decided(
-        request_id=_request_id(head, client),
-        client=client.name,
-        method=head.method,
-        path=head.path,
-    )
+    return Decided(_request_id(head, client), client.name, head.method, head.path)
 
 
 def _forwarded_lines(host: bytes, client: Client) -> bytes:
@@ -189,7 +407,7 @@ def _request_id(head: Head, client: Client) -> str:
         given = _only(head.headers, b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             return given.decode()
-    return f"{random.getrandbits(128):032x}"
+    return _random_id()
 
 
 def _trace_lines(head: Head, client: Client, request_id: str) -> bytes:
@@ -203,8 +421,13 @@ def _trace_lines(head: Head, client: Client, request_id: str) -> bytes:
     if given is not None and _TRACEPARENT.fullmatch(given):
         state = b",".join(value for name, value in head.headers if name.lower() == b"tracestate")
         return lines + b"traceparent: %b\r\n" % given + (b"tracestate: %b\r\n" % state if state else b"")
-    trace = random.getrandbits(192) | 1 | 1 << 64  # all-zero ids are invalid
-    return lines + b"traceparent: 00-%032x-%016x-01\r\n" % (trace >> 64, trace & 0xFFFFFFFFFFFFFFFF)
+    # Our own id is 128 random bits: the trace bears the same, so a backend's spans meet our log.
+    trace = request_id if not client.trusted or _TRACE_ID.fullmatch(request_id) else _random_id()
+    return b"%btraceparent: 00-%b-%016x-01\r\n" % (lines, trace.encode(), random.getrandbits(64) | 1)
+
+
+def _random_id() -> str:
+    return f"{random.getrandbits(128):032x}"
 
 
 def _only(headers: Headers, name: bytes) -> bytes | None:
@@ -215,4 +438,5 @@ def _only(headers: Headers, name: bytes) -> bytes | None:
 _IDEMPOTENT = frozenset(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
 """RFC 9110 §9.2.2."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
+_TRACE_ID = re.compile("(?!0{32})[0-9a-f]{32}")
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

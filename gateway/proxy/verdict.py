@@ -1,15 +1,23 @@
-"""What the gate says about one request: pass it on like this, or answer it like that."""
+"""What the gate says about one request: pass it on like this, answer it like that, or wait for a limit."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.errors import GatewayError
+from gateway.http.header_edits import NO_EDITS, HeaderEdits
 
 if TYPE_CHECKING:
     from gateway.proxy.upstream.pool import Pool
     from gateway.telemetry.logs import Decided
+
+
+class Standing(Protocol):
+    """Whether what was allowed still is; asked now and then while a stream or a tunnel lasts."""
+
+    def __call__(self) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -32,6 +40,17 @@ class Forward:
     """No body and an idempotent method: may be sent once more if a reused connection was stale."""
     decided: Decided
     """The decision line's record. The engine adds status, upstream, times, bytes and a failure's reason."""
+    standing: Standing | None = None
+    """Does the caller's right still hold? None: nothing could end it."""
+    timeout: float | None = None
+    """Seconds for the response head; None: as the upstream says."""
+    edits: HeaderEdits = NO_EDITS
+    """What the route changes in the response's headers."""
+    upgrade: bytes = b""
+    """The protocol that was granted, in small letters; empty for an ordinary request."""
+    lone_offer: bytes = b""
+    """The one subprotocol that the client offered, if that was its token: what the backend never saw, it
+    can't select, and browsers insist on an answer."""
 
 
 @dataclass(slots=True)
@@ -48,5 +67,15 @@ class Refuse:
     """The decision line's record."""
 
 
-Judgement = Forward | Refuse
+@dataclass(slots=True)
+class Wait:
+    """A judgement that depends on what is counted elsewhere. Only this request's port awaits it."""
+
+    judgement: Callable[[], Awaitable[Forward | Refuse]]
+    """To be called once."""
+    decided: Decided
+    """The decision line's record, should the client leave meanwhile."""
+
+
+Judgement = Forward | Refuse | Wait
 """What `Gate.judge` returns."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 import re
 from functools import lru_cache
@@ -13,7 +12,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from gateway.errors import GatewayError, InternalError
 from gateway.http.head import STATE_REFUSED, STATE_REQUEST_ID, Headers
-from gateway.http.problem import render
+from gateway.server.answers import CONTINUE, status_line
 from gateway.server.terms import NEVER, http_date
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ class Cycle:
             raise
         except Exception as error:
             log.error("the application failed", exc_info=error)
-            self.fail(InternalError(close=True))
+            self.give_up(InternalError(close=True))
         else:
             if self.complete or self.disconnected:
                 return
@@ -100,7 +99,7 @@ class Cycle:
                 self.connection.cut()
             else:
                 log.error("the application returned without an answer")
-                self.fail(InternalError(close=True))
+                self.give_up(InternalError(close=True))
 
     # The connection's side.
 
@@ -124,13 +123,13 @@ class Cycle:
         self.disconnected = True
         self._wake()
 
-    def fail(self, error: GatewayError) -> None:
+    def give_up(self, error: GatewayError) -> None:
         """Answer with `error` if nothing was sent yet, else cut. The app hears a disconnect."""
         if self.complete or self.disconnected:
             return
         if not self.begun:
             # It came in one piece with its broken body. The app is to know of it, to account for it.
-            self.connection.loop.call_soon(self.fail, error)
+            self.connection.loop.call_soon(self.give_up, error)
             return
         self.leave()
         if self.started:
@@ -143,6 +142,12 @@ class Cycle:
             self.connection.refuse(
                 error, method=scope["method"], target=scope["raw_path"], request_id=request_id
             )
+
+    def pause(self) -> None:
+        """The client takes no more for now: the flow control knows."""
+
+    def resume(self) -> None:
+        """See `pause`."""
 
     # The app's side.
 
@@ -181,7 +186,7 @@ class Cycle:
         if not self.body_complete:
             if self._continue and not self.started:
                 self._continue = False
-                connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                connection.transport.write(CONTINUE)
             connection.expect_body()
         waiter = self._waiter
         if waiter is None or waiter.done():
@@ -200,7 +205,7 @@ class Cycle:
         if not self.body_complete and status >= _FIRST_REFUSAL:
             keep_alive = False  # a refusal with an unread body: what follows can't be told from it
         self._bodyless = status in _BODYLESS or self.scope["method"] == "HEAD"
-        lines = [_STATUS_LINES[status]]
+        lines = [status_line(status)]
         dated = False
         for name, value in headers:
             beginning, meaning = _known(name)
@@ -271,14 +276,6 @@ class Cycle:
             self.connection.transport.write(body)
 
 
-def problem(error: GatewayError, *, request_id: str, headless: bool = False) -> bytes:
-    """A whole answer that closes its connection. `headless` leaves the body out, for HEAD."""
-    status, headers, body = render(error, request_id=request_id)
-    lines = [_STATUS_LINES[status], *(b"%b: %b" % line for line in headers if line[0] != b"connection")]
-    lines += [b"date: " + http_date(), b"connection: close", b"", b"" if headless else body]
-    return b"\r\n".join(lines)
-
-
 @lru_cache(maxsize=1024)
 def _known(name: bytes) -> tuple[bytes, bytes | None]:
     """How a line of that name begins; and the name, if the line means something here."""
@@ -288,15 +285,6 @@ def _known(name: bytes) -> tuple[bytes, bytes | None]:
     return name + b": ", name if name in _MEANINGFUL else None
 
 
-def _status_line(status: int) -> bytes:
-    try:
-        phrase = http.HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}".encode()
-
-
-_STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MEANINGFUL = frozenset([b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"date"])
 """How the answer is framed, and whether the connection lives on, is decided here and not by the app."""

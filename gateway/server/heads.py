@@ -7,6 +7,10 @@ most things, and where it is not, this file is: two spaces in the request line,
 several codings or on HTTP/1.0, all pass llhttp (measured on httptools 0.9).
 RFC 9112 and the smuggling advisories of llhttp, HAProxy, Go and h11 are where
 the rules come from; a refused head always closes its connection.
+
+A client sends the same header lines with request after request. What was read and
+found good is remembered by its exact bytes, without the request line; meeting them
+again costs one look-up. All connections of a listener share that memory.
 """
 
 from __future__ import annotations
@@ -24,7 +28,6 @@ from gateway.errors import (
     BadHost,
     BadRequest,
     BadTarget,
-    BodyTooLarge,
     ExpectationFailed,
     GatewayError,
     HeadersTooLarge,
@@ -32,8 +35,8 @@ from gateway.errors import (
     NotImplementedHere,
     TargetTooLong,
 )
-from gateway.http.framing import CHUNKED, body_length, valid_host
-from gateway.http.head import METHODS, REFUSED_METHODS, Headers
+from gateway.http.framing import body_length, valid_host
+from gateway.http.head import METHODS, REFUSED_METHODS, Headers, Known
 from gateway.server.terms import Limits
 
 
@@ -48,20 +51,29 @@ class RequestHead:
     http_version: str = "1.1"
     """"1.0" or "1.1"."""
     headers: Headers = field(default_factory=list)
-    """In order, names in lower case, values without the white space around them."""
+    """In order, names as they were sent, values without the white space around them."""
     body: int | None = 0
     """Its length in bytes, 0 for none, CHUNKED if it is sent in chunks."""
     keep_alive: bool = True
     """The client wants to go on afterwards."""
     expects_continue: bool = False
     """It waits for a 100 before it sends the body."""
+    known: Known = field(default_factory=Known)
+    """Goes with these very header lines, whenever they come again."""
+
+
+Memory = dict[bytes, tuple[Headers, int | None, bool, bool, Known]]
+"""Header lines of HTTP/1.1 requests, blank line included, and what they mean: see RequestHead."""
+_REMEMBERED, _LONGEST_REMEMBERED = 1024, 2048
+"""Blocks of header lines, and bytes of each; with all that is known of them some 10 MB."""
 
 
 class HeadReader:
     """One per connection."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, memory: Memory | None = None) -> None:
         self._limits = limits
+        self._memory: Memory = {} if memory is None else memory
         self._certainly_small = min(limits.target, limits.headers)
         self._parser: httptools.HttpRequestParser | None = None
         self._read = RequestHead()
@@ -73,6 +85,18 @@ class HeadReader:
     def read(self, head: bytes) -> RequestHead:
         """`head` ends with its blank line. Raises the GatewayError to answer with."""
         line_end = head.find(b"\r\n")
+        block = head[line_end + 2 :]
+        remembered = self._memory.get(block)
+        if remembered is not None:
+            line = _USUAL_LINE.fullmatch(head, 0, line_end)
+            if line is not None and len(line[2]) <= self._limits.target:
+                read = self._read
+                read.method, read.target, read.http_version = _METHOD_NAMES[line[1]], line[2], "1.1"
+                read.headers, read.body, read.keep_alive, read.expects_continue, read.known = remembered
+                return read
+        return self._read_anew(head, line_end, block)
+
+    def _read_anew(self, head: bytes, line_end: int, block: bytes) -> RequestHead:
         if len(head) > self._certainly_small:
             self._check_size(head, line_end)
         _check_bytes(head)
@@ -94,6 +118,7 @@ class HeadReader:
             self._parser = None  # it has seen a `Proxy-Connection: close`, and would take no further head
         read = self._read
         read.method, read.target, read.http_version, read.headers = method, target, version, self._headers
+        read.known = Known()
         decisive = self._decisive
         if len(decisive) == 1 and version == "1.1" and decisive[0][0] == b"host":
             if not sound_host(decisive[0][1]):
@@ -101,7 +126,14 @@ class HeadReader:
             read.body, read.keep_alive, read.expects_continue = 0, True, False
         else:
             self._decide(read)
+        if version == "1.1" and len(block) <= _LONGEST_REMEMBERED:
+            self._remember(block, read)
         return read
+
+    def _remember(self, block: bytes, read: RequestHead) -> None:
+        if len(self._memory) >= _REMEMBERED:
+            self._memory.clear()
+        self._memory[block] = (read.headers, read.body, read.keep_alive, read.expects_continue, read.known)
 
     def forget(self) -> None:
         """The connection is gone: part with the parser, which refers back to us."""
@@ -113,10 +145,10 @@ class HeadReader:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        line = (name.lower(), value)
-        self._headers.append(line)
-        if line[0] in _DECISIVE:
-            self._decisive.append(line)
+        self._headers.append((name, value))
+        lower = name.lower()
+        if lower in _DECISIVE:
+            self._decisive.append((lower, value))
 
     def on_headers_complete(self) -> None:
         self._complete = True
@@ -172,18 +204,14 @@ class HeadReader:
                 lengths.append(value)
             else:
                 codings.append(value)
-        # RFC 9110 §7.8: an Upgrade without the Connection option, or on HTTP/1.0, is no upgrade.
-        if upgrade and b"upgrade" in options and version == "1.1":
-            raise NotImplementedHere("The gateway does not switch protocols.", close=True)
         if (host is None and version == "1.1") or (host is not None and not sound_host(host)):
             raise BadHost(close=True)
-        body = body_length(lengths, codings, version)
-        if body is not CHUNKED and body > self._limits.body:
-            raise BodyTooLarge(close=True)
-        read.body = body
-        read.keep_alive = version == "1.1" and b"close" not in options
+        read.body = body = body_length(lengths, codings, version)
+        # What follows a wish to switch protocols may be that protocol: it is never read as a request.
+        switches = upgrade and b"upgrade" in options
+        read.keep_alive = version == "1.1" and b"close" not in options and not switches
         read.expects_continue = expects and body != 0
-        if body != 0 or not read.keep_alive:
+        if body != 0 or not read.keep_alive or switches:
             self._parser = None  # it waits for the body, which the connection counts by itself
 
 
@@ -303,4 +331,8 @@ _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}"
 _BEGINNING = re.compile(_TOKEN + rb"(?: [^ \r]*(?: [HTP/1.0]{0,8}\r?)?)?|\r")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^ \r\n]+) HTTP/1\.[01]")
+_USUAL_LINE = re.compile(
+    b'(%b) (/[!-"$-~]*) HTTP/1\\.1'
+    % b"|".join(name.encode() for name in sorted(_KNOWN_METHODS - REFUSED_METHODS))
+)
 _LOOSE_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]{1,8192})")

@@ -22,6 +22,7 @@ from gateway.server.tls import Misled, TlsDoor
 if TYPE_CHECKING:
     from gateway.server.certificates import Certificates
     from gateway.server.cycle import ASGIApp
+    from gateway.server.passage import Lane
     from gateway.server.terms import Terms
 
 _POLL_S = 0.02
@@ -34,9 +35,15 @@ class Listening(Server):
     """uvicorn's server, as its protocol and its connections know it; how it begins and ends is ours."""
 
     def __init__(
-        self, asgi: ASGIApp, terms: Terms, *, drain: float, certificates: Certificates | None = None
+        self,
+        asgi: ASGIApp,
+        terms: Terms,
+        *,
+        lane: Lane | None = None,
+        drain: float,
+        certificates: Certificates | None = None,
     ) -> None:
-        config = GatewayConfig(asgi, terms, drain=drain)
+        config = GatewayConfig(asgi, terms, lane=lane, drain=drain)
         config.load()
         super().__init__(config)
         self.lifespan = config.lifespan_class(config)

@@ -5,12 +5,16 @@ request is and how long it may take. The life of a connection:
 
     head ──> body ──> answered ──> head …          one request at a time
       │        │          │
-      └────────┴──────────┴──> lingering ──> closed
+      │        └──────> tunnel: raw bytes, until one side ends it
+      │                   │
+      └───────────────────┴──> lingering ──> closed
 
 *head*: bytes are collected up to the blank line, under one absolute deadline,
 and read whole (`heads.py`). A bad head is answered and the connection lingers.
-*body*: the bytes belong to the current cycle (`cycle.py`), counted here or
-unchunked (`chunked.py`), so that the end of a request is never a parser's guess.
+Then there is a *current* request: a passage to a backend (`passage.py`), or a cycle
+that goes on as ASGI (`cycle.py`) where the application owns the path.
+*body*: the bytes belong to the current request, counted here or unchunked
+(`http/chunked.py`), so that the end of a request is never a parser's guess.
 *answered*: only then is the next head read. What a client pipelines waits as
 raw bytes in one bounded buffer: answers can't overtake each other, error
 answers included, and a bad second request can't hurt the first one's answer.
@@ -32,10 +36,13 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from gateway.errors import BadFraming, GatewayError, Overloaded, RequestTimeout
-from gateway.server.chunked import ChunkedBody
-from gateway.server.cycle import Cycle, problem
-from gateway.server.heads import HeadReader, RequestHead, check_partial, described
+from gateway.errors import BodyTooLarge, GatewayError, Overloaded, RequestTimeout
+from gateway.http.chunked import ChunkedBody
+from gateway.http.head import Head
+from gateway.server.answers import problem
+from gateway.server.cycle import Cycle
+from gateway.server.heads import HeadReader, Memory, RequestHead, check_partial, described
+from gateway.server.passage import Lane, Passage
 from gateway.server.terms import NEVER, Refusal, Terms, Watch, new_request_id
 
 if TYPE_CHECKING:
@@ -43,6 +50,8 @@ if TYPE_CHECKING:
 
 _LINGER_BYTES = 16 * 1024 * 1024
 """What a refused client may still send; after that we stop reading and wait for the deadline."""
+_AT_ONCE = 16
+"""Pipelined requests that are begun in one go."""
 _TURNED_AWAY = 256
 """Connections beyond the limit that are told so at once; even more are cut without a word."""
 
@@ -50,7 +59,7 @@ _TURNED_AWAY = 256
 class GatewayConfig(Config):
     """uvicorn's settings for a listener of ours, and the terms its connections share."""
 
-    def __init__(self, app: ASGIApp, terms: Terms, *, drain: float = 30.0) -> None:
+    def __init__(self, app: ASGIApp, terms: Terms, *, lane: Lane | None = None, drain: float = 30.0) -> None:
         super().__init__(
             app,
             http=GatewayProtocol,
@@ -64,6 +73,10 @@ class GatewayConfig(Config):
             date_header=False,
         )
         self.terms = terms
+        self.lane = lane
+        """For what the app does not own; without one, the app answers everything."""
+        self.memory: Memory = {}
+        """Header lines that the connections have met."""
         self.drain = drain
         self.timeout_graceful_shutdown = drain  # type: ignore[assignment]  # a float does as well
         self.watch: Watch | None = None
@@ -89,13 +102,14 @@ class GatewayProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.watch = config.shared_watch(self.loop)
         self.terms = config.terms
+        self._lane = config.lane
         self.deadline = NEVER
         """When `expire` is called, by the watch's clock."""
         self.write_deadline = NEVER
         """The same, while the client does not take what was written."""
-        self.current: Cycle | None = None
+        self.current: Cycle | Passage | None = None
         """The request that is being answered."""
-        self._heads = HeadReader(self.terms.limits)
+        self._heads = HeadReader(self.terms.limits, config.memory)
         self._buffer = bytearray()
         """A head that is not whole yet, or what was pipelined."""
         self._seen = 0
@@ -106,6 +120,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._left = 0
         """Bytes that a Content-Length still owes."""
         self._chunks: ChunkedBody | None = None
+        self._tunnelling = False
+        self._advancing = False
+        """Heads are being read from the buffer just now."""
         self._lingering = False
         self._thrown_away = 0
         self._unwritten = 0
@@ -144,15 +161,18 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._lingering:
             self._throw_away(data)
             return
+        if self._tunnelling and self.current is not None:
+            self.current.feed(data)
+            return
         if self._in_body:
             data = self._take_body(data)
-            if not data:
+            if not data or self._lingering:
                 return
         if self.current is not None:
             self._pipeline(data)
         elif self._buffer:
             self._buffer += data
-            self._next_head()
+            self._advance()
         else:
             self._fresh_head(data)
 
@@ -160,10 +180,14 @@ class GatewayProtocol(HttpToolsProtocol):
         super().pause_writing()
         self._unwritten = self.transport.get_write_buffer_size()
         self.write_deadline = self.watch.clock() + self.terms.timeouts.body_idle
+        if self.current is not None:
+            self.current.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self.write_deadline = NEVER
+        if self.current is not None:
+            self.current.resume()
 
     # uvicorn's side.
 
@@ -181,7 +205,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._check_progress(now)
         elif self.current is not None:
             self.deadline = NEVER
-            self.current.fail(RequestTimeout("The body did not arrive in time.", close=True))
+            self.current.give_up(RequestTimeout("The body did not arrive in time.", close=True))
         elif self._buffer:
             self.refuse(RequestTimeout(close=True), **_described(self._buffer))
         else:
@@ -200,7 +224,7 @@ class GatewayProtocol(HttpToolsProtocol):
         else:
             self.write_deadline = later
 
-    # The cycle's side.
+    # The current request's side.
 
     def expect_body(self) -> None:
         """The app waits for bytes of the body: the idle deadline runs."""
@@ -211,19 +235,28 @@ class GatewayProtocol(HttpToolsProtocol):
         if len(self._buffer) <= HIGH_WATER_LIMIT:
             self.flow.resume_reading()
 
-    def answered(self, cycle: Cycle) -> None:
+    def tunnel(self) -> None:
+        """From now on bytes pass as they are, also those that came before they were due."""
+        self._tunnelling = True
+        if self._buffer and self.current is not None:
+            early = bytes(self._buffer)
+            self._buffer.clear()
+            self.current.feed(early)
+        self.flow.resume_reading()
+
+    def answered(self, current: Cycle | Passage) -> None:
         """The whole answer was handed to the transport."""
         self.current = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if not cycle.body_complete or not cycle.keep_alive:
-            self._linger(read_whole=cycle.body_complete)
+        if not current.body_complete or not current.keep_alive:
+            self._linger(read_whole=current.body_complete)
         else:
             self.flow.resume_reading()
             self.deadline = self.watch.clock() + self.terms.timeouts.keep_alive
             if self._buffer:
-                self._next_head()
+                self._advance()
 
     def refuse(
         self,
@@ -238,7 +271,8 @@ class GatewayProtocol(HttpToolsProtocol):
         With `request_id`, the app knows the request by that name and accounts for it.
         """
         known, request_id = request_id is not None, request_id or new_request_id()
-        self.transport.write(problem(error, request_id=request_id, headless=method == "HEAD"))
+        answer, _ = problem(error, request_id=request_id, headless=method == "HEAD")
+        self.transport.write(answer)
         self._linger()
         if known:
             return
@@ -259,25 +293,41 @@ class GatewayProtocol(HttpToolsProtocol):
             self._begin(data)
         else:
             self._buffer += data
-            self._next_head()
+            self._advance()
 
     def _pipeline(self, data: bytes) -> None:
         self._buffer += data
         if len(self._buffer) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
 
-    def _next_head(self) -> None:
-        """Reads the head at the front of the buffer, if it is whole."""
+    def _advance(self) -> None:
+        """Begins the requests in the buffer, one after the other: each when the one before is answered.
+
+        Not by recursion, since requests may be answered as soon as they have begun; and not many in one
+        go, since everyone else waits meanwhile.
+        """
+        if self._advancing:
+            return
+        self._advancing = True
+        for _ in range(_AT_ONCE):
+            if self.current is not None or self._lingering or not self._next_head():
+                break
+        else:
+            self.loop.call_soon(self._advance)
+        self._advancing = False
+
+    def _next_head(self) -> bool:
+        """Begins the request at the front of the buffer. False if there is none, or not all of its head."""
         buffer = self._buffer
         if buffer.startswith(b"\r\n") and not self._blank_line_skipped:
             self._blank_line_skipped = True  # one is forgiven, RFC 9112 §2.2
             del buffer[:2]
-            if not buffer:
-                return
+        if not buffer:
+            return False
         end = buffer.find(b"\r\n\r\n", max(self._seen - 3, 0))
         if end < 0:
             self._wait_for_more()
-            return
+            return False
         head = bytes(buffer[: end + 4])
         del buffer[: end + 4]
         self._begin(head)
@@ -285,6 +335,7 @@ class GatewayProtocol(HttpToolsProtocol):
             data = bytes(buffer)
             buffer.clear()
             buffer += self._take_body(data)
+        return True
 
     def _wait_for_more(self) -> None:
         head = bytes(self._buffer)
@@ -306,10 +357,46 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self.deadline = NEVER
         has_body = head.body != 0
+        lane = self._lane
+        path = head.target.partition(b"?")[0]
+        own = lane is None or lane.owns(path)
+        if own and head.body is not None and head.body > self.terms.limits.body:
+            self.refuse(BodyTooLarge(close=True), **_described(raw))
+            return
         if has_body:
             self._in_body = True
             self._left = head.body or 0
             self._chunks = ChunkedBody() if head.body is None else None
+        if lane is None or own:
+            self._begin_cycle(head, has_body)
+        else:
+            self._begin_passage(lane, head, has_body)
+
+    def _begin_passage(self, lane: Lane, head: RequestHead, has_body: bool) -> None:
+        peer = self.client[0] if self.client else None
+        passage = Passage(
+            self,
+            lane,
+            Head(
+                head.method,
+                head.target,
+                head.headers,
+                head.http_version,
+                self.scheme or "http",
+                peer or None,
+                True,
+                head.known,
+            ),
+            has_body=has_body,
+            keep_alive=head.keep_alive,
+            expects_continue=head.expects_continue,
+        )
+        self.current = passage
+        if self.flow.write_paused:
+            passage.pause()
+        passage.begin()
+
+    def _begin_cycle(self, head: RequestHead, has_body: bool) -> None:
         cycle = Cycle(self, self._scope_of(head), has_body, head.keep_alive, head.expects_continue)
         self.current = cycle
         task = self.loop.create_task(cycle.run(self.app))
@@ -327,7 +414,7 @@ class GatewayProtocol(HttpToolsProtocol):
             "client": self.client,
             "scheme": self.scheme,
             "root_path": "",
-            "headers": head.headers,
+            "headers": [(name.lower(), value) for name, value in head.headers],
             "state": self.app_state.copy(),
             "method": head.method,
             "path": urllib.parse.unquote(path) if "%" in path else path,
@@ -338,24 +425,23 @@ class GatewayProtocol(HttpToolsProtocol):
     # Bodies.
 
     def _take_body(self, data: bytes) -> bytes:
-        """Hands the current cycle its bytes; returns what follows them."""
-        cycle = self.current
-        assert cycle is not None  # noqa: S101 (there is no body without a cycle)
+        """Hands the current request its bytes; returns what follows them."""
+        current = self.current
+        assert current is not None  # noqa: S101 (there is no body without a request)
         if self._chunks is None:
             body, rest = data[: self._left], data[self._left :]
             self._left -= len(body)
             self._in_body = self._left > 0
         else:
-            try:
-                body, rest = self._chunks.feed(data)
-            except BadFraming as error:
-                cycle.fail(error)
+            body, rest = self._chunks.feed(data)
+            if self._chunks.broken is not None:
+                current.give_up(self._chunks.broken)
                 return b""
             self._in_body = not self._chunks.done
         if body:
-            cycle.feed(body)
+            current.feed(body)
         if not self._in_body:
-            cycle.feed_end()
+            current.feed_end()
         return rest
 
     # The end.

@@ -28,6 +28,7 @@ from gateway.server.terms import Limits, Refusal, Terms, Timeouts, ignore
 if TYPE_CHECKING:
     from gateway.server.certificates import Certificates
     from gateway.server.cycle import ASGIApp
+    from gateway.server.passage import Lane
 
 log = logging.getLogger("gateway.server")
 
@@ -56,6 +57,7 @@ async def _nothing() -> None:
 def serve(
     asgi: ASGIApp,
     *,
+    lane: Lane | None = None,
     listen: Sequence[Listen],
     ops: ASGIApp | None = None,
     ops_listen: Sequence[Listen] = (),
@@ -72,6 +74,7 @@ def serve(
 ) -> int:
     """Serve until a signal ends it. The exit code: 0, or 1 after one sentence to `complain`.
 
+    `lane` takes the requests whose path `asgi` does not own; without it `asgi` answers them all.
     `start` runs once before the first request and `stop` after the last; an
     exception from `start` ends everything with its text as the sentence. With
     `certificates`, what listens on a host and port speaks TLS; unix sockets and
@@ -90,7 +93,7 @@ def serve(
         return 1
     _check_open_files(terms.limits)
     hooks = _Hooks(start, stop, reload, on_ready, on_draining, complain)
-    process = _Process(asgi, ops, public, behind, terms, certificates, hooks)
+    process = _Process(asgi, lane, ops, public, behind, terms, certificates, hooks)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(process.run())
@@ -117,6 +120,7 @@ class _Process:
     def __init__(
         self,
         asgi: ASGIApp,
+        lane: Lane | None,
         ops: ASGIApp | None,
         public: Listeners,
         behind: Listeners,
@@ -126,7 +130,9 @@ class _Process:
     ) -> None:
         self._terms, self._certificates, self._hooks = terms, certificates, hooks
         self._sockets = {"public": public, "ops": behind}
-        self._public = Listening(asgi, terms, drain=terms.timeouts.drain, certificates=certificates)
+        self._public = Listening(
+            asgi, terms, lane=lane, drain=terms.timeouts.drain, certificates=certificates
+        )
         # Probes and scrapes are no clients: their refusals are nobody's decision lines.
         self._ops = Listening(ops or asgi, replace(terms, on_refused=ignore), drain=_OPS_DRAIN)
         self._leaving = asyncio.Event()

@@ -18,6 +18,7 @@ from gateway.http.head import Head, Headers
 from gateway.proxy.asgi import ProxyApp
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.upstream.address import Address
+from gateway.proxy.upstream.answer import Answer
 from gateway.proxy.upstream.pool import Pool
 from gateway.proxy.upstream.settings import Settings
 from gateway.proxy.upstream.timers import Ticker
@@ -77,6 +78,7 @@ class RecordingPort:
         self.headers: Headers = []
         self.body = b""
         self.interims: list[int] = []
+        self.trailers: Headers = []
         self.outcome = ""
         self.error: GatewayError | None = None
         self.holds = True
@@ -85,20 +87,26 @@ class RecordingPort:
         self.may_feed = asyncio.Event()
         self.ticks = self.pauses = 0
 
-    def interim(self, status: int, headers: Headers) -> None:
-        self.interims.append(status)
+    def interim(self, answer: Answer) -> None:
+        self.interims.append(answer.status)
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, answer: Answer, data: bytes) -> None:
         assert not self.started.is_set()
-        self.status, self.headers = status, headers
+        self.status, self.headers = answer.status, answer.headers
         self.started.set()
+        if data:
+            self.write(data)
+
+    def switched(self, answer: Answer) -> None:
+        raise AssertionError("nobody asked for it")
 
     def write(self, data: bytes) -> None:
         assert self.started.is_set()
         assert not self.outcome
         self.body += data
 
-    def finish(self) -> None:
+    def finish(self, trailers: Headers) -> None:
+        self.trailers = trailers
         self._over("finish")
 
     def fail(self, error: GatewayError) -> None:

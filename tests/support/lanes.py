@@ -30,6 +30,7 @@ from uvicorn.server import ServerState
 
 from gateway.app import Gateway, build
 from gateway.cli.run import lane_of
+from gateway.cli.run import lane_of
 from gateway.config.load import load
 from gateway.config.schema import Config
 from gateway.policy.compile import compile_policy

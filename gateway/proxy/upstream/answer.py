@@ -1,10 +1,17 @@
 """What a backend's response head means for us: which lines go on, how the body ends, and whether the
-connection may be used again. Pure; the parser has already refused what is not HTTP (control bytes, bare LF,
-folded lines, Content-Length twice or beside Transfer-Encoding)."""
+connection may be used again. Pure.
+
+A head is read whole. httptools (llhttp) splits it into lines and refuses what is not HTTP: control bytes,
+bare LF, folded lines, Content-Length twice or beside Transfer-Encoding. Backends say the same again and
+again, but for a Date that changes once a second, so short heads are remembered by their exact bytes.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import httptools
 
 from gateway.http.head import Headers
 
@@ -12,60 +19,112 @@ MAX_HEAD = 64 * 1024
 """Bytes of a response head, interim answers included. Browsers stop at 256 KiB, nginx at 8 KiB."""
 MAX_LINES = 200
 """Header lines of a response; twice what we take in a request."""
-LINE_OVERHEAD = 4
-"""Bytes of ": " and CRLF, counted for each line."""
+_REMEMBERED, _LONGEST_REMEMBERED = 512, 1024
+"""Heads, and bytes of each."""
 
 
 class Broken(Exception):
     """The backend's bytes can't be passed on. The message is for the log, never for the client."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Answer:
-    """A response head, ready to be passed on."""
+    """A response head, ready to be passed on. The same one may stand for many responses: never change it."""
 
     status: int
-    """200 to 599."""
+    """100 to 599."""
+    reason: bytes
+    """The reason phrase as it arrived; often empty."""
     headers: Headers
     """End-to-end lines in order, names and values as they arrived."""
+    length: int | None
+    """Bytes of the body that Content-Length announces; None without one."""
+    chunked: bool
+    """The body comes in chunks."""
     bodiless: bool
-    """Ends with its head: the answer to HEAD, 204, 304."""
-    until_eof: bool
-    """Its body ends where the connection ends."""
+    """Ends with its head: 204, 304. So does every answer to HEAD."""
     keep_alive: float | None
     """Seconds the backend will wait for a next request; inf if it names none, None if it will close."""
+    upgrade: bytes = b""
+    """The protocol that a 101 switches to, in small letters."""
+    rendered: bytes = field(default=b"", repr=False)
+    """Room for a port to keep the head as it writes it to the client."""
 
 
-def read_answer(status: int, version: str, lines: Headers, *, to_head: bool) -> Answer:
-    """Raises Broken for anything that leaves a doubt about where the body ends (RFC 9112 §6.3)."""
-    if not 200 <= status <= 599:
+def read_answer(head: bytes) -> Answer:
+    """`head` ends with its blank line. Raises Broken for anything that leaves a doubt about where
+    the body ends (RFC 9112 §6.3)."""
+    return _remembered(head) if len(head) <= _LONGEST_REMEMBERED else _read(head)
+
+
+def _read(head: bytes) -> Answer:
+    parsed = _Parsed()
+    try:
+        httptools.HttpResponseParser(parsed).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # a 101: the head was parsed all the same
+    except httptools.HttpParserError as error:
+        raise Broken(f"not HTTP/1.1: {error}") from None
+    if not parsed.complete:
+        raise Broken("not HTTP/1.1: the head does not end where it should")
+    version, status = head[5:8], int(head[9:12])
+    if not 100 <= status <= 599:
         raise Broken(f"status {status}")
-    if version not in ("1.1", "1.0"):
-        raise Broken(f"HTTP version {version}")
-    if len(lines) > MAX_LINES:
-        raise Broken(f"{len(lines)} header lines")
+    if version not in (b"1.1", b"1.0"):
+        raise Broken(f"HTTP version {version.decode('latin-1')}")
+    if len(parsed.lines) > MAX_LINES:
+        raise Broken(f"{len(parsed.lines)} header lines")
+    if status < 200:  # nothing in it frames or closes anything; which lines go on is the same question
+        return _sorted_out(status, "1.1", parsed.reason, parsed.lines)
+    return _sorted_out(status, version.decode(), parsed.reason, parsed.lines)
+
+
+_remembered = lru_cache(maxsize=_REMEMBERED)(_read)
+
+
+class _Parsed:
+    """What llhttp finds in one head."""
+
+    __slots__ = ("complete", "lines", "reason")
+
+    def __init__(self) -> None:
+        self.lines: Headers = []
+        self.reason = b""
+        self.complete = False
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.lines.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def _sorted_out(status: int, version: str, reason: bytes, lines: Headers) -> Answer:
     kept: Headers = []
     hop: dict[bytes, list[bytes]] = {}
-    sized = False
+    length: int | None = None
     for line in lines:
         name = line[0].lower()
         if name not in _SPECIAL:
             kept.append(line)
         elif name == b"content-length":
+            length = _length(line[1])
             kept.append(line)
-            sized = True
         else:
             hop.setdefault(name, []).append(line[1])
     chunked = b"transfer-encoding" in hop and _is_chunked(version, hop[b"transfer-encoding"])
-    bodiless = to_head or status in (204, 304)
     keep_alive: float | None = _FOREVER
     if version == "1.0":
         keep_alive, kept = _apply_connection(hop, None, kept)
     elif hop and hop != _NOTHING_SPECIAL:
         keep_alive, kept = _apply_connection(hop, keep_alive, kept)
-    if status == 204 and sized:  # RFC 9110 §8.6: a 204 has no Content-Length
+    if length is not None and (status == 204 or status < 200):  # RFC 9110 §8.6: they have none
         kept = _without(kept, {b"content-length"})
-    return Answer(status, kept, bodiless, not (bodiless or sized or chunked), keep_alive)
+    upgrade = b",".join(hop.get(b"upgrade", ())).strip().lower() if status == 101 else b""
+    return Answer(status, reason, kept, length, chunked, status in (204, 304), keep_alive, upgrade)
 
 
 _FOREVER = float("inf")
@@ -91,7 +150,22 @@ _SPECIAL = frozenset(
 )
 
 # Options of Connection that are no header names; Content-Length frames the body whatever Connection says.
-_NO_NAMES = frozenset((b"close", b"keep-alive", b"content-length", b""))
+_NO_NAMES = frozenset((b"close", b"keep-alive", b"upgrade", b"content-length", b""))
+
+
+def sound_trailers(trailers: Headers) -> Headers:
+    """Those that may follow a body: nothing that frames, routes or speaks for us (RFC 9110 §6.5.1)."""
+    return [line for line in trailers if line[0].lower() not in _NO_TRAILER] if trailers else trailers
+
+
+_NO_TRAILER = _SPECIAL | {b"set-cookie", b"content-type", b"content-encoding", b"content-range", b"location"}
+
+
+def _length(value: bytes) -> int:
+    value = value.strip()
+    if not value.isdigit() or len(value) > 18:
+        raise Broken(f"content-length {value!r}")
+    return int(value)
 
 
 def _is_chunked(version: str, values: list[bytes]) -> bool:

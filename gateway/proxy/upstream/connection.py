@@ -1,46 +1,56 @@
 """One HTTP/1.1 connection to a backend.
 
-It writes what it is given and parses what comes back, and tells its *owner*
+It writes what it is given and reads what comes back, and tells its *owner*
 (the exchange that holds it just now) what it saw. It knows nothing of clients.
 
-The rule that everything here serves: **bytes of one answer never meet the next
-request.** So an answer counts as cleanly ended only if the parser consumed the
-whole read and nothing follows it, a connection without an owner is closed at
-the first byte it receives, and after anything odd the connection is closed
-rather than understood (Traefik CVE-2026-71324).
+    head ──> sized, chunked or until EOF ──> idle ──> head …
+      └────> switched: raw bytes until one side ends
 
-Memory is bounded by one counter: bytes received since the last byte of body.
-It covers an endless head, a flood of interim answers, endless chunk extensions
-and endless trailers alike.
+A head is cut out of the stream at its first blank line and read whole
+(`answer.py`); where the body ends is counted here, so that the end of an answer
+is never a parser's guess.
+
+The rule that everything here serves: **bytes of one answer never meet the next
+request.** So an answer counts as cleanly ended only if nothing follows it in
+the same read, a connection without an owner is closed at the first byte it
+receives, and after anything odd the connection is closed rather than understood
+(Traefik CVE-2026-71324).
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import select
+from collections.abc import Callable
 from typing import Protocol, cast
 
-import httptools
-
+from gateway.http.chunked import ChunkedBody
 from gateway.http.head import Headers
-from gateway.proxy.upstream.answer import LINE_OVERHEAD, MAX_HEAD, Answer, Broken, read_answer
+from gateway.proxy.upstream.answer import MAX_HEAD, Answer, Broken, read_answer
 from gateway.proxy.upstream.server import Server
+
+LAST_WORDS = 5.0
+"""Seconds in which a backend has to take what a tunnel still had for it when the client left."""
 
 
 class Owner(Protocol):
     """Who holds a connection: told what the backend does, in order, on the event loop."""
 
-    def interim(self, status: int, headers: Headers) -> None:
+    def interim(self, answer: Answer) -> None:
         """A 1xx answer came. Others will follow."""
 
-    def answer_begins(self, answer: Answer) -> None:
-        """The response head is here."""
+    def answer_begins(self, answer: Answer, data: bytes) -> None:
+        """The response head is here, and `data` of the body, if any came with it."""
 
     def answer_data(self, data: bytes) -> None:
-        """A piece of the response body."""
+        """A piece of the response body, or of a tunnel."""
 
-    def answer_ends(self, reusable: bool) -> None:
+    def answer_ends(self, reusable: bool, trailers: Headers) -> None:
         """The response is complete. The connection is no longer the owner's."""
+
+    def switched(self, answer: Answer, data: bytes) -> None:
+        """The backend agreed to the other protocol, and `data` are its first bytes."""
 
     def lost(self, why: str, *, stale: bool) -> None:
         """It broke. `stale`: the connection had been used before and not one byte came back."""
@@ -63,19 +73,21 @@ class Home(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """See the module. Its parser calls the `on_…` methods."""
+    """See the module."""
 
     __slots__ = (
         "_answered",
-        "_complete",
+        "_chunks",
+        "_head",
         "_home",
-        "_lines",
+        "_left",
         "_owner",
-        "_parser",
         "_reading",
+        "_received",
+        "_switches",
+        "_take",
         "_to_head",
         "_transport",
-        "_unsettled",
         "_until_eof",
         "address",
         "closed",
@@ -89,10 +101,16 @@ class Connection(asyncio.Protocol):
         self._home = home
         self._owner: Owner | None = None
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._lines: Headers = []
-        self._unsettled = 0
-        self._answered = self._complete = self._to_head = self._until_eof = False
+        self._take: Callable[[bytes], None] | None = None
+        """What is done with the bytes of a body; None while a head is awaited."""
+        self._head = b""
+        """A head that is not whole yet."""
+        self._left = 0
+        """Bytes that a Content-Length still owes."""
+        self._chunks: ChunkedBody | None = None
+        self._received = 0
+        """Bytes of heads since the request began."""
+        self._answered = self._to_head = self._switches = self._until_eof = False
         self._reading = True
         self.server = server
         self.address = str(server)
@@ -108,13 +126,13 @@ class Connection(asyncio.Protocol):
 
     # -- the owner's side ----------------------------------------------------------
 
-    def begin(self, owner: Owner, *, to_head: bool) -> None:
-        """A new request starts, of this owner. `to_head`: its answer has no body."""
+    def begin(self, owner: Owner, *, to_head: bool, switches: bool = False) -> None:
+        """A new request starts, of this owner. `to_head`: its answer has no body. `switches`: it may
+        be answered by 101."""
         self._owner = owner
-        self._to_head = to_head
-        self._answered = self._complete = self._until_eof = False
-        self._unsettled = 0
-        self._lines = []
+        self._to_head, self._switches = to_head, switches
+        self._answered = self._until_eof = False
+        self._received = 0
         self.uses += 1
 
     def write(self, data: bytes) -> None:
@@ -145,6 +163,14 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def end(self) -> None:
+        """Close as soon as the backend has taken what was written. The owner hears nothing more."""
+        self._owner = None
+        self._leave()
+        if self._transport is not None:
+            self._transport.close()
+            asyncio.get_running_loop().call_later(LAST_WORDS, self._transport.abort)
+
     def is_stale(self) -> bool:
         """Ask the kernel whether an idle connection has something to read: an EOF or unasked-for bytes.
 
@@ -166,24 +192,20 @@ class Connection(asyncio.Protocol):
         if self._owner is None:
             self.abort()  # nobody asked for these bytes
             return
-        self._unsettled += len(data)
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._refuse(error)
-            return
-        if self._complete:
-            self._settle()
-        elif self._unsettled > MAX_HEAD:
-            self._break("more than 64 KiB of head, chunk extensions or trailers")
+            if self._take is not None:
+                self._take(data)
+            else:
+                self._take_heads(data)
+        except Broken as error:
+            self._break(str(error))
 
     def eof_received(self) -> None:
         self._end("it closed the connection", clean=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(f"the connection broke: {exc}" if exc else "it closed the connection", clean=exc is None)
-        # The parser holds our methods and we hold the parser: undo the circle.
-        del self._parser
+        self._take = None  # it may be our own method: undo the circle
 
     def pause_writing(self) -> None:
         if self._owner is not None:
@@ -193,42 +215,101 @@ class Connection(asyncio.Protocol):
         if self._owner is not None:
             self._owner.upload_resumed()
 
-    # -- the parser's side ---------------------------------------------------------
+    # -- heads ---------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        if self._complete:
-            raise Broken("bytes after the answer")
+    def _take_heads(self, data: bytes) -> None:
+        """Interim answers, then the final one. Raises Broken."""
+        while data:
+            if self._head:
+                data, self._head = self._head + data, b""
+            end = data.find(b"\r\n\r\n") + 4
+            if end == 3:
+                self._wait_for_more(data)
+                return
+            self._received += end
+            if self._received > MAX_HEAD:
+                raise Broken("more than 64 KiB of response head")
+            answer = read_answer(data[:end])
+            data = data[end:]
+            if answer.status >= 200:
+                self._begin(answer, data)
+                return
+            if answer.status == 101:
+                self._switch(answer, data)
+                return
+            if self._owner is None:
+                raise Broken("the request was given up")
+            self._owner.interim(answer)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._lines.append((name, value))
+    def _wait_for_more(self, data: bytes) -> None:
+        """What can't become a head any more is refused now, not when its time is up."""
+        self._head = data
+        if not _BEGINNING.match(data) or _BARE_LF.search(data):
+            raise Broken("not HTTP/1.1: no response head")
+        if self._received + len(data) > MAX_HEAD:
+            raise Broken("more than 64 KiB of response head")
 
-    def on_headers_complete(self) -> None:
-        lines, self._lines = self._lines, []  # what comes after the head are trailers: collected, and dropped
-        status = self._parser.get_status_code()
-        if self._unsettled > MAX_HEAD:
-            self._weigh(lines)
-        if 100 <= status < 200 and status != 101:
-            self._asker().interim(status, lines)
-            return
-        answer = read_answer(status, self._parser.get_http_version(), lines, to_head=self._to_head)
+    def _begin(self, answer: Answer, data: bytes) -> None:
+        owner = self._asker()
         self._answered = True
-        self._until_eof = answer.until_eof
         self.keep_alive = answer.keep_alive
-        self._complete = self._to_head
-        self._asker().answer_begins(answer)
+        if self._to_head or answer.bodiless:
+            owner.answer_begins(answer, b"")
+            self._settle(clean=not data)
+        elif answer.length is not None:
+            self._begin_sized(owner, answer, answer.length, data)
+        elif answer.chunked:
+            self._chunks = ChunkedBody()
+            self._take = self._take_chunks
+            owner.answer_begins(answer, b"")
+            self._take_chunks(data)
+        else:
+            self._until_eof = True
+            self._take = self._pass_on
+            owner.answer_begins(answer, data)
 
-    def on_chunk_header(self) -> None:
-        if self._complete:
-            raise Broken("a body after the answer to HEAD")
+    def _begin_sized(self, owner: Owner, answer: Answer, length: int, data: bytes) -> None:
+        left = length - len(data)
+        if left > 0:
+            self._left = left
+            self._take = self._take_sized
+            owner.answer_begins(answer, data)
+        else:
+            owner.answer_begins(answer, data if left == 0 else data[:length])
+            self._settle(clean=left == 0)
 
-    def on_body(self, data: bytes) -> None:
-        if self._complete:
-            raise Broken("a body after the answer to HEAD")
-        self._unsettled = 0
+    def _switch(self, answer: Answer, data: bytes) -> None:
+        owner = self._asker()
+        if not self._switches:
+            raise Broken("it switches protocols unasked")
+        self._answered = self._until_eof = True
+        self._take = self._pass_on
+        owner.switched(answer, data)
+
+    # -- bodies --------------------------------------------------------------------
+
+    def _take_sized(self, data: bytes) -> None:
+        left = self._left - len(data)
+        self._left = left
+        if left > 0:
+            self._asker().answer_data(data)
+        else:
+            self._asker().answer_data(data if left == 0 else data[:left])
+            self._settle(clean=left == 0)
+
+    def _take_chunks(self, data: bytes) -> None:
+        chunks = self._chunks
+        assert chunks is not None  # noqa: S101 - made with the head
+        body, rest = chunks.feed(data)
+        if body:
+            self._asker().answer_data(body)
+        if chunks.broken is not None:
+            raise Broken(f"not HTTP/1.1: {chunks.broken}")
+        if chunks.done:
+            self._settle(clean=not rest, trailers=chunks.trailers)
+
+    def _pass_on(self, data: bytes) -> None:
         self._asker().answer_data(data)
-
-    def on_message_complete(self) -> None:
-        self._complete = self._answered  # not after an interim answer
 
     # ------------------------------------------------------------------------------
 
@@ -238,36 +319,21 @@ class Connection(asyncio.Protocol):
             raise Broken("the request was given up")
         return self._owner
 
-    @staticmethod
-    def _weigh(lines: Headers) -> None:
-        """The read that ended the head was long: was the head, or is it the body behind it?"""
-        if sum(len(name) + len(value) + LINE_OVERHEAD for name, value in lines) > MAX_HEAD:
-            raise Broken("a response head of more than 64 KiB")
-
-    def _settle(self) -> None:
-        """The answer is complete and the parser took the whole read."""
+    def _settle(self, *, clean: bool, trailers: Headers | None = None) -> None:
+        """The answer is complete. `clean`: nothing came behind it."""
         owner, self._owner = self._owner, None
+        self._take = self._chunks = None
         # Never used again after HEAD: some backends send a body all the same, a moment later, which would
         # answer somebody else's request (Traefik CVE-2026-71324).
-        clean = self.keep_alive is not None and not self._to_head and self._has_said_everything()
+        reusable = clean and self.keep_alive is not None and not self._to_head and self._has_said_everything()
         if owner is not None:
-            owner.answer_ends(clean)
+            owner.answer_ends(reusable, trailers or [])
+        if not clean:
+            self.abort()
 
     def _has_said_everything(self) -> bool:
         """An answer can be complete while our request is still on its way out."""
         return not self.closed and self._transport is not None and not self._transport.get_write_buffer_size()
-
-    def _refuse(self, error: Exception) -> None:
-        """The parser, or one of our methods that it called, wants no more of this."""
-        if self._complete:  # the answer itself was fine; only what follows it is not
-            owner, self._owner = self._owner, None
-            if owner is not None:
-                owner.answer_ends(False)
-            self.abort()
-        elif isinstance(error.__context__, Broken):
-            self._break(str(error.__context__))
-        else:
-            self._break(f"not HTTP/1.1: {error}")
 
     def _break(self, why: str) -> None:
         owner = self._owner
@@ -282,9 +348,9 @@ class Connection(asyncio.Protocol):
         if owner is None:
             return
         if self._until_eof and clean:
-            owner.answer_ends(False)
+            owner.answer_ends(False, [])
         else:
-            stale = self.uses > 1 and not self._answered and self._unsettled == 0
+            stale = self.uses > 1 and not self._answered and not self._received and not self._head
             owner.lost(why, stale=stale)
 
     def _leave(self) -> None:
@@ -296,3 +362,9 @@ class Connection(asyncio.Protocol):
     def __repr__(self) -> str:
         state = "closed" if self.closed else "busy" if self._owner else "idle"
         return f"<Connection to {self.address}, {state}, {self.uses} requests>"
+
+
+_BEGINNING = re.compile(
+    rb"HTTP/1\.[01] |" + rb"|".join(re.escape(b"HTTP/1.1 "[:n]) + rb"\Z" for n in range(9)) + rb"|HTTP/1\.0\Z"
+)
+_BARE_LF = re.compile(rb"(?<!\r)\n")

@@ -1,9 +1,10 @@
-"""Takes the chunked coding off a request body, strictly (RFC 9112 §7.1).
+"""Takes the chunked coding off a body, strictly (RFC 9112 §7.1): a client's, or a backend's.
 
-Chunk extensions and trailers are dropped: nothing in the house reads them, and
-a trailer that became a header would be a way around every check of the head.
-Both are bounded, extensions also in sum: a client that sends one-byte chunks with
-long extensions makes the server read far more than it hands on (Go, CVE-2023-39326).
+Chunk extensions are dropped: nothing in the house reads them. Trailers are kept
+apart for whoever may pass them on: those of a request are dropped, since a trailer that
+became a header would be a way around every check of the head. Both are bounded,
+extensions also in sum: one-byte chunks with long extensions make us read far more
+than we hand on (Go, CVE-2023-39326).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 
 from gateway.errors import BadFraming
+from gateway.http.head import Headers
 
 MAX_LINE = 1024
 """Bytes of a size line with its extensions, or of one trailer."""
@@ -21,28 +23,36 @@ MAX_WASTE = 16 * 1024
 
 
 class ChunkedBody:
-    """The state of one body. Feed it bytes until `done`."""
+    """The state of one body. Feed it bytes until it is `done` or `broken`."""
 
     def __init__(self) -> None:
         self.done = False
+        """The last byte was seen."""
+        self.broken: BadFraming | None = None
+        """Why there is nothing more to be read. What stood before it was handed out."""
+        self.trailers: Headers = []
+        """What stood behind the last chunk."""
         self._line = b""
         self._left = 0
         self._waste = 0
-        self._trailers = 0
+        self._trailer_bytes = 0
         self._on_line = self._on_size
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """The body's bytes in `data`, and what follows the body. Raises BadFraming."""
+        """The body's bytes in `data`, and what follows the body."""
         parts: list[bytes] = []
         at = 0
-        while at < len(data) and not self.done:
-            if self._left:
-                part = data[at : at + self._left]
-                parts.append(part)
-                at += len(part)
-                self._left -= len(part)
-            else:
-                at = self._take_line(data, at)
+        try:
+            while at < len(data) and not self.done:
+                if self._left:
+                    part = data[at : at + self._left]
+                    parts.append(part)
+                    at += len(part)
+                    self._left -= len(part)
+                else:
+                    at = self._take_line(data, at)
+        except BadFraming as error:
+            self.broken = error
         return parts[0] if len(parts) == 1 else b"".join(parts), data[at:]
 
     def _take_line(self, data: bytes, at: int) -> int:
@@ -80,9 +90,11 @@ class ChunkedBody:
         if not line:
             self.done = True
             return
-        self._trailers += len(line)
-        if self._trailers > MAX_TRAILERS or not _TRAILER.fullmatch(line):
+        self._trailer_bytes += len(line)
+        trailer = _TRAILER.fullmatch(line)
+        if self._trailer_bytes > MAX_TRAILERS or trailer is None:
             raise _broken("The trailers are malformed or too large.")
+        self.trailers.append((trailer[1], trailer[2].strip(b" \t")))
 
 
 def _broken(sentence: str) -> BadFraming:
@@ -90,4 +102,4 @@ def _broken(sentence: str) -> BadFraming:
 
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+_TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")

@@ -1,0 +1,40 @@
+"""The heads of answers, and whole answers the gateway makes by itself, as bytes."""
+
+from __future__ import annotations
+
+import http
+from functools import lru_cache
+
+from gateway.errors import GatewayError
+from gateway.http.problem import render
+from gateway.server.terms import http_date
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSE_LINE = b"connection: close\r\n"
+
+
+@lru_cache(maxsize=1024)
+def status_line(status: int) -> bytes:
+    """With the phrase of RFC 9110, without a line end; b"" as the phrase of a status nobody registered."""
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}".encode()
+
+
+def problem(
+    error: GatewayError,
+    *,
+    request_id: str,
+    token_sent: bool = False,
+    headless: bool = False,
+    keep_alive: bool = False,
+) -> tuple[bytes, int]:
+    """A whole answer, and the length of its body. `headless` leaves the body out, for HEAD."""
+    status, headers, body = render(error, request_id=request_id, token_sent=token_sent)
+    lines = [status_line(status), *(b"%b: %b" % line for line in headers if line[0] != b"connection")]
+    lines += [b"date: " + http_date(), *(() if keep_alive else (b"connection: close",))]
+    if headless:
+        body = b""
+    return b"\r\n".join([*lines, b"", body]), len(body)
