@@ -7,11 +7,14 @@ import random
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.errors import Overloaded, UpstreamUnavailable
+from gateway.errors import BadGateway, Overloaded, UpstreamUnavailable
+from gateway.proxy.upstream import pool as pool_module
 from gateway.proxy.upstream.address import Address
+from gateway.proxy.upstream.connection import Connection
 from gateway.proxy.upstream.pool import Pool
 from gateway.proxy.upstream.settings import Ejection, HealthCheck, Settings
 from tests.support.backend import Backend, Peer, answering, response
@@ -123,6 +126,26 @@ async def test_one_that_has_no_connection_yet_makes_nobody_wait(monkeypatch: pyt
         pool.close()
 
 
+async def test_a_silent_one_is_not_waited_for_by_the_first_request_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    silent, really = asyncio.Event(), Address.open
+
+    async def into_the_void(self: Address, *options: Any) -> object:
+        if self.host == "192.0.2.1":
+            await silent.wait()
+        return await really(self, *options)
+
+    monkeypatch.setattr(Address, "open", into_the_void)
+    monkeypatch.setattr(pool_module, "HEAD_START", 0.01)
+    async with Backend(OK) as backend:
+        pool = pool_for("http://192.0.2.1:80", "http://192.0.2.1:81", backend.url, connect=60.0)
+        assert await ask(pool) == [b"ok"]
+        assert (pool.opening_count, pool.waiting_count) == (2, 0)
+        pool.close()
+        assert repr(pool).endswith(AT_REST)
+
+
 async def test_one_that_is_back_gets_room_although_all_of_it_is_taken() -> None:
     held, clock = Held(), Clock()
     async with Backend(held) as one, Backend(OK) as two:
@@ -144,6 +167,26 @@ async def test_one_that_is_back_gets_room_although_all_of_it_is_taken() -> None:
         held.answer(100)
         for each in talks:
             assert (await each.ended()).outcome == "finish"
+        pool.close()
+
+
+async def test_room_held_by_one_that_went_out_is_given_to_another() -> None:
+    held, clock = Held(), Clock()
+    async with Backend(held) as one, Backend(OK) as two:
+        pool = pool_for(one.url, two.url, clock=clock, connections=2, queue_timeout=60.0)
+        fail(pool, 1)
+        talks = [talk(pool) for _ in range(3)]
+        await until(lambda: len(one.requests) == 2)
+        clock.pass_by(9, pool)
+        fail(pool, 0)
+        clock.pass_by(1, pool)
+        assert [up for _, up in pool.standing] == [False, True]
+        held.answer()
+        assert (await talks[2].ended()).body == b"ok"
+        held.answer()
+        for each in talks:
+            await each.ended()
+        assert len(one.requests) == 2
         pool.close()
 
 
@@ -306,6 +349,38 @@ async def test_nobody_who_waits_is_forgotten_when_a_connect_fails(tmp_path: Path
         assert isinstance((await each.ended()).error, UpstreamUnavailable)
     assert repr(pool).endswith(AT_REST)
     pool.ticker.stop()
+
+
+async def test_one_that_hangs_up_at_once_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(asyncio.Transport):
+        def abort(self) -> None:
+            pass
+
+    async def hang_up(self: Address, protocol: Callable[[], asyncio.Protocol], _context: object) -> None:
+        connection = protocol()
+        connection.connection_made(Gone())
+        connection.connection_lost(None)
+
+    monkeypatch.setattr(Address, "open", hang_up)
+    pool = pool_for("http://127.0.0.1:9", "http://127.0.0.1:10")
+    port = await talk(pool).ended()
+    assert isinstance(port.error, BadGateway)
+    assert [server.failures for server in pool.servers] == [1, 1]
+    assert repr(pool).endswith(AT_REST)
+    pool.ticker.stop()
+
+
+async def test_one_that_closes_before_it_is_asked_is_not_tried_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a port forwarder does with nothing behind it, so fast that the kernel knows it before the loop."""
+    monkeypatch.setattr(Connection, "is_stale", lambda self: True)
+    async with Backend(OK) as one, Backend(OK) as two:
+        pool = pool_for(one.url, two.url, clock=Clock())
+        assert isinstance((await talk(pool).ended()).error, BadGateway)
+        await until(lambda: one.open == two.open == 0)
+        assert len(one.peers) == len(two.peers) == 1
+        assert repr(pool).endswith(AT_REST)
 
 
 async def test_a_dead_one_is_logged_until_it_is_out_and_then_no_more(

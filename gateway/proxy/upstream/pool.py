@@ -17,7 +17,8 @@ Several servers: `balance` says which one is next, `server` whether it is in or
 out. If the next one has no idle connection and another has, the request goes
 there, and the connection that was missing is opened for those who come after:
 so a server that is slow to connect to, or silent, delays nobody. A connect that
-fails is tried at the other servers, one after the other.
+fails is tried at the other servers, one after the other; one that takes long gets
+company by another.
 
 Everything is synchronous and on the event loop, except opening a connection,
 which is one small task each, and health checks.
@@ -48,6 +49,8 @@ from gateway.proxy.upstream.server import Server
 from gateway.proxy.upstream.settings import HealthCheck, Settings
 from gateway.proxy.upstream.timers import Ticker
 
+HEAD_START = 0.25
+"""Seconds a connect has until another server is tried as well, as RFC 8305 §5 does it for addresses."""
 RETRY_AFTER = 1
 """Seconds a client is told to wait when the queue is full or the backend is away."""
 
@@ -96,7 +99,9 @@ class Pool:
         """Connections to all servers, idle ones included."""
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()
         self._opening: dict[Connection, asyncio.Task[None]] = {}
-        """Connections on their way, and who opens them."""
+        """Attempts that have not ended, each with its connection, and who makes them."""
+        self._dialing: set[Connection] = set()
+        """Those of them that are not connected yet."""
         self._watched = self._closed = False
 
     # -- what exchanges ask for ----------------------------------------------------
@@ -192,7 +197,7 @@ class Pool:
 
     @property
     def opening_count(self) -> int:
-        return len(self._opening)
+        return len(self._dialing)
 
     @property
     def waiting_count(self) -> int:
@@ -207,7 +212,7 @@ class Pool:
     # -- what connections and the clock say ----------------------------------------
 
     def opened(self, connection: Connection) -> None:
-        self._arrived(connection)
+        self._dialed(connection)
         connection.server.open += 1
         self._open += 1
 
@@ -272,7 +277,13 @@ class Pool:
         if connection.is_stale() or (self._only is None and self._is_misplaced(connection.server)):
             connection.abort()
         else:
+            self._hand_over(connection)
+
+    def _hand_over(self, connection: Connection) -> None:
+        if self._waiting:
             self._waiting.popitem(last=False)[0].connected(connection)
+        else:
+            self._rest(connection, connection.keep_alive or 0.0)
 
     def _is_misplaced(self, server: Server) -> bool:
         """Whether a server holds the room that another needs: one that is back finds all of it taken."""
@@ -304,7 +315,7 @@ class Pool:
             self._grow(server)
 
     def _has_no_room(self) -> bool:
-        return self._open + len(self._opening) >= self._connections
+        return self._open + len(self._dialing) >= self._connections
 
     def _grow(self, server: Server | None = None) -> None:
         """One attempt for each who waits; the first of them to this server."""
@@ -313,8 +324,16 @@ class Pool:
             server = self._only
 
     def _connect(self, server: Server) -> None:
-        connection = Connection(self, server)
-        self._set_out(connection, asyncio.get_running_loop().create_task(self._attempt(connection)))
+        connection, loop = Connection(self, server), asyncio.get_running_loop()
+        self._set_out(connection, loop.create_task(self._attempt(connection)))
+        if self._only is None:
+            loop.call_later(HEAD_START, self._accompany, connection)
+
+    def _accompany(self, connection: Connection) -> None:
+        """It is still on its way, perhaps into the void: who waits gets a second chance."""
+        others = [each for each in self.servers if each is not connection.server and not each.out]
+        if connection in self._opening and self._waiting and others and not self._has_no_room():
+            self._connect(self._balancer.pick(others))
 
     async def _attempt(self, connection: Connection) -> None:
         """Open this connection, or one to another server, and give it to whoever waits longest."""
@@ -324,11 +343,12 @@ class Pool:
                 await self._dial(connection)
             except Exception as failure:
                 error, why = _explain(failure)
-                self._arrived(connection)
+                self._ended(connection)
                 self._could_not_connect(connection.server, why)
             else:
+                self._ended(connection)
                 connection.keep_alive = float("inf")
-                self.release(connection, reusable=True)
+                self._hand_over(connection)
                 return
             if not others or len(self._opening) >= len(self._waiting):
                 break
@@ -345,22 +365,30 @@ class Pool:
         except BaseException:
             connection.abort()  # it may be connected although nobody waits for it any more
             raise
-        if connection.closed:
+        if connection.closed or (not connection.server.address.tls and connection.is_stale()):
+            connection.abort()
             raise _ClosedAtOnce("it closed the connection at once")
 
     def _set_out(self, connection: Connection, task: asyncio.Task[None]) -> None:
         self._opening[connection] = task
+        self._dialing.add(connection)
         connection.server.opening += 1
 
-    def _arrived(self, connection: Connection) -> None:
-        """It is connected, or it never will be."""
-        if self._opening.pop(connection, None) is not None:
+    def _dialed(self, connection: Connection) -> None:
+        """It is connected, or it never will be: from now on it counts as open or not at all."""
+        if connection in self._dialing:
+            self._dialing.remove(connection)
             connection.server.opening -= 1
+
+    def _ended(self, connection: Connection) -> None:
+        """So is the attempt: another may take its place."""
+        self._opening.pop(connection, None)
+        self._dialed(connection)
 
     def _call_off(self) -> None:
         """Give the latest attempt up."""
         connection, task = self._opening.popitem()
-        connection.server.opening -= 1
+        self._dialed(connection)
         task.cancel()
 
     def _could_not_connect(self, server: Server, why: str) -> None:
@@ -401,7 +429,10 @@ class Pool:
 
 
 class _ClosedAtOnce(Exception):
-    """Accepted and closed before we could say a word."""
+    """Accepted and closed before we could say a word, as a forwarder does with nothing behind it.
+
+    With TLS only the end counts: a server may send session tickets at once (RFC 8446 §4.6.1).
+    """
 
 
 def _explain(failure: Exception) -> tuple[GatewayError, str]:
