@@ -251,30 +251,78 @@ async def test_a_server_that_dies_and_returns(tmp_path: Path, caplog: pytest.Log
     assert changes[1] == f"upstream app: {mortal.url} is back: its time is over"
 
 
-async def test_the_last_one_is_tried_although_it_is_out() -> None:
-    clock = Clock()
-    async with Backend(OK) as backend:
-        pool = pool_for(backend.url, clock=clock)
-        fail(pool, 0)
-        assert (pool.up, pool.standing) == (False, [(f"127.0.0.1:{backend.port}", False)])
-        assert await ask(pool) == [b"ok"]
-        pool.report(pool.servers[0], True)
-        assert pool.up
+async def resetting(peer: Peer) -> None:
+    await peer.request()
+    await peer.reset()
+
+
+async def test_one_that_resets_is_left_alone_after_a_few() -> None:
+    async with Backend(resetting) as bad, Backend(OK) as good:
+        pool = pool_for(bad.url, good.url, clock=Clock())
+        statuses = [(await talk(pool).ended()).status for _ in range(30)]
+        assert (statuses.count(502), statuses.count(200)) == (5, 25)
+        assert len(bad.requests) == 5
         pool.close()
 
 
-async def test_all_are_tried_if_all_are_out() -> None:
-    async with Backend(OK) as one, Backend(OK) as two:
-        pool = pool_for(one.url, two.url, clock=Clock())
+async def test_one_that_is_too_slow_is_left_alone_after_a_few() -> None:
+    held, clock = Held(), Clock()
+    async with Backend(held) as slow, Backend(OK) as good:
+        pool = pool_for(slow.url, good.url, clock=clock, response=10.0)
+        talks = [talk(pool) for _ in range(10)]
+        await until(lambda: len(slow.requests) == 5 and sum(bool(each.done) for each in talks) == 5)
+        clock.pass_by(11, pool)
+        statuses = [(await each.ended()).status for each in talks]
+        assert (statuses.count(504), statuses.count(200)) == (5, 5)
+        assert await ask(pool, 10) == [b"ok"] * 10
+        assert len(slow.requests) == 5
+        pool.close()
+
+
+async def test_whatever_it_answers_it_answers() -> None:
+    failing = answering(response(b"no", status=b"503 Service Unavailable"))
+    async with Backend(failing) as one, Backend(OK) as two:
+        pool = pool_for(one.url, two.url)
+        assert (await ask(pool, 40)).count(b"no") >= 19
+        assert pool.servers[0].failures == 0
+        pool.close()
+
+
+async def test_the_last_one_is_tried_although_it_is_out() -> None:
+    async with Backend(OK) as backend:
+        pool = pool_for(backend.url, clock=Clock())
+        fail(pool, 0)
+        assert (pool.up, pool.standing) == (False, [(f"127.0.0.1:{backend.port}", False)])
+        assert await ask(pool) == [b"ok"]
+        assert pool.up, "its answer brings it back"
+        pool.close()
+
+
+async def test_all_are_tried_if_all_are_out_and_an_answer_brings_one_back() -> None:
+    async with Backend(resetting) as bad, Backend(OK) as good:
+        pool = pool_for(bad.url, good.url, clock=Clock())
         fail(pool, 0)
         fail(pool, 1)
-        assert await ask(pool, 6) == [b"ok"] * 6
-        assert one.requests
-        assert two.requests
-        pool.report(pool.servers[1], True)
+        assert [(await talk(pool).ended()).status for _ in range(4)] == [502, 200, 200, 200]
         assert [up for _, up in pool.standing] == [False, True]
         pool.report(pool.servers[0], True)
         assert [up for _, up in pool.standing] == [False, True], "asked before, so it waits for its time"
+        pool.close()
+
+
+async def test_those_still_out_keep_no_room_from_one_that_is_back() -> None:
+    held = Held()
+    async with Backend(held) as one, Backend(held) as two, Backend(held) as three:
+        pool = pool_for(one.url, two.url, three.url, clock=Clock())
+        for index in range(3):
+            fail(pool, index)
+        talks = [talk(pool) for _ in range(3)]
+        await until(lambda: one.requests and two.requests and three.requests)
+        held.answer(3)
+        for each in talks:
+            await each.ended()
+        assert sum(up for _, up in pool.standing) == 1, "the first that answers"
+        assert [len(server.idle) for server in pool.servers] == [up for _, up in pool.standing]
         pool.close()
 
 
@@ -294,18 +342,6 @@ async def test_what_is_left_of_one_that_is_out_is_not_used_again() -> None:
         assert pool.servers[0].open == 0, "and the busy one after its answer"
         pool.close()
         assert repr(pool).endswith(AT_REST)
-
-
-async def test_those_still_out_keep_no_room_from_one_that_is_back() -> None:
-    async with Backend(OK) as one, Backend(OK) as two:
-        pool = pool_for(one.url, two.url, clock=Clock(), connections=2)
-        fail(pool, 0)
-        fail(pool, 1)
-        await asyncio.gather(talk(pool).ended(), talk(pool).ended())
-        assert [len(server.idle) for server in pool.servers] == [1, 1]
-        pool.report(pool.servers[1], True)
-        assert [len(server.idle) for server in pool.servers] == [0, 1]
-        pool.close()
 
 
 async def test_the_clock_runs_as_long_as_one_is_out() -> None:
