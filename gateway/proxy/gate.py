@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gateway.errors import (
-    BadRequest,
+    BadFraming,
     BodyTooLarge,
     DuplicateCredential,
     GatewayError,
@@ -133,7 +133,7 @@ class Gate:
         token = find_bearer(headers)
         asked = read_upgrade(headers) if framing.upgrade else None
         if framing.upgrade and framing.body != 0:
-            raise BadRequest("Send no body with an Upgrade.", close=True)
+            raise BadFraming("Send no body with an Upgrade.", close=True)
         if asked == WEBSOCKET:
             if offered is not None and token is not None:
                 raise DuplicateCredential
@@ -350,13 +350,14 @@ class _Standing:
 def _granted(head: Head, study: _Study, route: Route) -> bytes:
     """The protocol that this request may switch to; one that isn't granted is passed over (RFC 9110 §7.8)."""
     asked = study.asked or b""
+    if asked == WEBSOCKET and not head.can_switch:
+        raise NotImplementedHere("WebSockets are served by `gateway run` only.", close=True)
+    if head.method != "GET" or head.http_version != "1.1" or not head.can_switch:
+        return b""
     if asked == WEBSOCKET:
-        if not head.can_switch:
-            raise NotImplementedHere("WebSockets are served by `gateway run` only.", close=True)
         check_handshake(head.method, head.http_version, study.headers)
         return asked
-    may = head.can_switch and head.http_version == "1.1" and head.method == "GET"
-    return asked if may and asked in route.upgrade and asked != b"h2c" else b""
+    return asked if asked in route.upgrade and asked != b"h2c" else b""
 
 
 def _denied(

@@ -187,7 +187,7 @@ class Passage:
 
     def switched(self, answer: Answer) -> None:
         self._started = True
-        self.keep_alive = False
+        self.keep_alive = self._held = False
         lines = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % answer.upgrade
         self._connection.transport.write(_status_line(answer) + _lines(answer.headers) + lines)
         self._connection.tunnel()
