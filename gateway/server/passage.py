@@ -59,6 +59,7 @@ class Connection(Protocol):
     flow: FlowControl
     loop: asyncio.AbstractEventLoop
 
+    def read_on(self) -> None: ...
     def answered(self, current: Passage) -> None: ...
     def tunnel(self) -> None: ...
     def refuse(
@@ -237,7 +238,7 @@ class Passage:
         elif self._continue and not self._started:
             self._continue = False
             self._connection.transport.write(CONTINUE)
-        self._connection.flow.resume_reading()
+        self._connection.read_on()
 
     def tick(self) -> None:
         """The transport tells of a client that leaves."""

@@ -168,7 +168,7 @@ class GatewayProtocol(HttpToolsProtocol):
             data = self._take_body(data)
             if not data or self._lingering:
                 return
-        if self.current is not None:
+        if self.current is not None or self.flow.write_paused:
             self._pipeline(data)
         elif self._buffer:
             self._buffer += data
@@ -188,6 +188,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.write_deadline = NEVER
         if self.current is not None:
             self.current.resume()
+        elif not self._lingering:
+            self._go_on()
 
     # uvicorn's side.
 
@@ -206,6 +208,8 @@ class GatewayProtocol(HttpToolsProtocol):
         elif self.current is not None:
             self.deadline = NEVER
             self.current.give_up(RequestTimeout("The body did not arrive in time.", close=True))
+        elif self.flow.write_paused:
+            self.deadline = NEVER  # it reads slowly, and `write_deadline` watches that
         elif self._buffer:
             self.refuse(RequestTimeout(close=True), **_described(self._buffer))
         else:
@@ -253,10 +257,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if not current.body_complete or not current.keep_alive:
             self._linger(read_whole=current.body_complete)
         else:
-            self.flow.resume_reading()
-            self.deadline = self.watch.clock() + self.terms.timeouts.keep_alive
-            if self._buffer:
-                self._advance()
+            self._go_on()
 
     def refuse(
         self,
@@ -300,17 +301,25 @@ class GatewayProtocol(HttpToolsProtocol):
         if len(self._buffer) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
 
+    def _go_on(self) -> None:
+        """To the next request, if there is one; what is pipelined stays bounded, however many are answered."""
+        self.read_on()
+        self.deadline = self.watch.clock() + self.terms.timeouts.keep_alive
+        if self._buffer:
+            self._advance()
+
     def _advance(self) -> None:
         """Begins the requests in the buffer, one after the other: each when the one before is answered.
 
         Not by recursion, since requests may be answered as soon as they have begun; and not many in one
-        go, since everyone else waits meanwhile.
+        go, since everyone else waits meanwhile. None is begun for a client that does not read what it was
+        answered: its answers would pile up here.
         """
         if self._advancing:
             return
         self._advancing = True
         for _ in range(_AT_ONCE):
-            if self.current is not None or self._lingering or not self._next_head():
+            if self.current is not None or self._lingering or self.flow.write_paused or not self._next_head():
                 break
         else:
             self.loop.call_soon(self._advance)
@@ -392,8 +401,6 @@ class GatewayProtocol(HttpToolsProtocol):
             expects_continue=head.expects_continue,
         )
         self.current = passage
-        if self.flow.write_paused:
-            passage.pause()
         passage.begin()
 
     def _begin_cycle(self, head: RequestHead, has_body: bool) -> None:
