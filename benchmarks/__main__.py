@@ -71,14 +71,14 @@ def _options() -> argparse.Namespace:
         type=int,
         help="length of one turn, elsewhere than in the main table half of it (2, full 4)",
     )
-    parser.add_argument("--requests", type=int, help="before memory is compared (100000, full 1000000)")
+    parser.add_argument("--requests", type=int, help="before memory is compared (50000, full 1000000)")
     parser.add_argument("--save", action="store_true", help="write results/*.json and docs/performance.md")
     options = parser.parse_args()
     if unknown := set(options.families) - set(FAMILIES):
         parser.error(f"no such family: {', '.join(sorted(unknown))}")
     options.rounds = options.rounds or (7 if options.full else 3)
     options.seconds = options.seconds or (4 if options.full else 2)
-    options.requests = options.requests or (1_000_000 if options.full else 100_000)
+    options.requests = options.requests or (1_000_000 if options.full else 50_000)
     return options
 
 

@@ -36,7 +36,9 @@ async def _count(port: int, token: str, connections: int, seconds: float) -> int
     async with contextlib.AsyncExitStack() as closing:
         sockets = [
             await closing.enter_async_context(
-                connect(uri, additional_headers=headers, compression=None, open_timeout=_TIMEOUT)
+                connect(
+                    uri, additional_headers=headers, compression=None, open_timeout=_TIMEOUT, close_timeout=1
+                )
             )
             for _ in range(connections)
         ]

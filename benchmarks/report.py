@@ -62,6 +62,8 @@ class Mark:
 class Found:
     """What one family found."""
 
+    how: str
+    """How long was measured, like "3 rounds of 2 s"."""
     tables: list[Table]
     marks: list[Mark] = field(default_factory=list)
     rounds: object = None
@@ -80,6 +82,16 @@ class Effort:
     """Requests after which memory is looked at again."""
     full: bool
     """Every size and number, not only those that are quick."""
+
+    @property
+    def main(self) -> str:
+        """Every round, in words."""
+        return f"{self.rounds} rounds of {self.seconds} s"
+
+    @property
+    def short(self) -> str:
+        """A few rounds, in words."""
+        return f"{self.few} {'round' if self.few == 1 else 'rounds'} of {self.brief} s"
 
     @property
     def few(self) -> int:
@@ -113,8 +125,9 @@ def save(name: str, found: Found, effort: Effort) -> None:
 
 
 def blocks() -> dict[str, str]:
-    """The measured parts of the page, by name, made of the files in `results/`."""
-    documents = {file.stem: json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))}
+    """The measured parts of the page, by name, in its order, made of the files in `results/`."""
+    files = {file.stem: file for file in RESULTS.glob("*.json")}
+    documents = {name: json.loads(files[name].read_text()) for name in measured_parts() if name in files}
     made = {name: _block(document) for name, document in documents.items()}
     marks = [mark for document in documents.values() for mark in document["marks"]]
     return made | {"targets": "\n".join(_marks(marks)) + "\n"}
@@ -137,13 +150,10 @@ def framed(name: str, block: str) -> str:
 
 
 def _block(document: dict[str, object]) -> str:
-    effort = document["effort"]
-    assert isinstance(effort, dict)
-    how = f"{effort['rounds']} rounds of {effort['seconds']} s, {document['at']!s:.10}"
     tables = document["tables"]
     assert isinstance(tables, list)
     where = f"Python {document['python']}, {document['cores']} cores"
-    return "\n".join([*_tables(tables), "", f"({how}, {where})"]) + "\n"
+    return "\n".join([*_tables(tables), "", f"({document['how']}, {document['at']!s:.10}, {where})"]) + "\n"
 
 
 def _tables(tables: list[dict[str, object]]) -> Iterator[str]:

@@ -51,7 +51,7 @@ def test_numbers_are_written_as_their_column_says() -> None:
     table = report.Table(
         {"program": "", "req/s": ",.0f", "ratio": ".2f"}, [["a", 12345.6, 1.0], ["b", None, None]]
     )
-    written = report.text(report.Found([table]))
+    written = report.text(report.Found("once", [table]))
     assert "| a | 12,346 | 1.00 |\n| b | – | – |" in written
 
 

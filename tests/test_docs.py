@@ -175,6 +175,7 @@ def test_the_readme_has_the_lines_that_make_run_prints(monkeypatch: pytest.Monke
 
 def test_the_numbers_are_those_that_were_measured() -> None:
     made, told = report.blocks(), report.measured_parts()
+    assert {file.stem for file in report.RESULTS.iterdir()} | {"targets"} == {*made} == {*told}
     fresh = {name: report.framed(name, block) for name, block in made.items()} == told
     assert fresh, "python -m benchmarks.report"
 

@@ -46,7 +46,8 @@ def measure(stage: Stage, effort: Effort) -> Found:
         # The large ones first, into programs that have seen no body yet.
         large, marks = _large(stage, effort, running, missing)
         posts = _posts(stage, effort, running)
-    return Found([large, posts], marks)
+    how = f"100 MB {effort.rounds} times, POST {effort.short}"
+    return Found(how, [large, posts], marks)
 
 
 def _posts(stage: Stage, effort: Effort, running: dict[str, Running]) -> Table:

@@ -30,7 +30,7 @@ _PROGRAMS = [gateway(), haproxy.PEER]
 
 def measure(stage: Stage, effort: Effort) -> Found:
     routes, mark = _routes(stage, effort)
-    return Found([_connections(stage, effort), routes, _users(stage, effort)], [mark])
+    return Found(effort.short, [_connections(stage, effort), routes, _users(stage, effort)], [mark])
 
 
 def _connections(stage: Stage, effort: Effort) -> Table:

@@ -48,7 +48,10 @@ def measure(stage: Stage, effort: Effort) -> Found:
         Mark("one request at a time, p99 to HAProxy's", _MOST, p99, most=True, why=why),
     ]
     return Found(
-        [Table(_COLUMNS, rows)], marks, {name: [*map(asdict, found)] for name, found in rounds.items()}
+        f"{effort.rounds} rounds of {effort.brief} s",
+        [Table(_COLUMNS, rows)],
+        marks,
+        {name: [*map(asdict, found)] for name, found in rounds.items()},
     )
 
 

@@ -36,13 +36,17 @@ def measure(stage: Stage, effort: Effort) -> Found:
         Mark("memory of an idle worker", _MOST_IDLE_MB, idle, ".0f", " MB", most=True),
         Mark(f"{count:,} idle connections, each", _MOST_CONNECTION_KB, each_kb, ".1f", " KB", most=True),
     ]
-    requests = f"{effort.requests:,} requests"
     rows: list[list[Cell]] = [
         ["an idle worker", f"{idle:.1f} MB"],
         [f"each of {count:,} idle keep-alive connections", f"{each_kb:.1f} KB"],
-        [f"after {requests} ({_USERS:,} users, {_PATHS:,} paths, in turn)", f"{after - before:+.1f} MB"],
+        [
+            f"after {effort.requests:,} requests ({_USERS:,} users, {_PATHS:,} paths, in turn)",
+            f"{after - before:+.1f} MB",
+        ],
     ]
-    return Found([Table({"memory of the process": "", "": " "}, rows)], marks)
+    return Found(
+        f"{effort.requests:,} requests", [Table({"memory of the process": "", "": " "}, rows)], marks
+    )
 
 
 def _per_connection(running: Running, token: str, count: int) -> float:

@@ -35,7 +35,7 @@ def measure(stage: Stage, effort: Effort) -> Found:
         Mark("start to the first 200", _MOST_START, first, ".2f", " s", most=True),
         Mark("`gateway --version`", _MOST_VERSION, version, ".3f", " s", most=True),
     ]
-    return Found([Table({"from the start of the process": "", "": " "}, rows)], marks)
+    return Found(f"median of {times}", [Table({"from the start of the process": "", "": " "}, rows)], marks)
 
 
 def _first_answer(stage: Stage, place: Place) -> float:

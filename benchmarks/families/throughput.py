@@ -31,6 +31,7 @@ COLUMNS = {
     "req/s": ",.0f",
     "ratio to HAProxy": ".2f",
     "CPU µs": ".0f",
+    "to HAProxy's": ".2f",
     "p50 ms": ".2f",
     "p99 ms": ".2f",
     "failed": ".0f",
@@ -54,15 +55,16 @@ def measure(stage: Stage, effort: Effort) -> Found:
     rows.sort(key=lambda row: -float(row[2] or 0))
     marks = [_mark(rounds, *each) for each in _WANTED]
     raw = {name: [asdict(each) for each in found] for name, found in rounds.items()}
-    return Found([Table(COLUMNS, rows)], marks, raw)
+    return Found(effort.main, [Table(COLUMNS, rows)], marks, raw)
 
 
 def _row(peer: Peer, found: list[Measured] | None, base: list[Measured] | None, why: str) -> list[Cell]:
     if found is None:
         return [peer.name, f"{peer.what}: {why}", *[None] * (len(COLUMNS) - 2)]
-    numbers = [median(found, number) for number in (CPU_US, P50_MS, P99_MS)]
-    rate, failed = median(found, RATE), sum(each.failed for each in found)
-    return [peer.name, peer.what, rate, ratio(found, base, RATE), *numbers, failed]
+    speed = [median(found, RATE), ratio(found, base, RATE)]
+    cost = [median(found, CPU_US), ratio(found, base, CPU_US)]
+    waiting = [median(found, P50_MS), median(found, P99_MS)]
+    return [peer.name, peer.what, *speed, *cost, *waiting, sum(each.failed for each in found)]
 
 
 def _mark(rounds: dict[str, list[Measured]], what: str, name: str, base: str, target: float) -> Mark:

@@ -58,7 +58,7 @@ def measure(stage: Stage, effort: Effort) -> Found:
                 cells = [median(found, _RATE), ratio(found, rounds[_DIRECT], _RATE)]
                 rows.append([name, float(count), *cells, median(found, _CPU_US) or None])
     rows += [[f"{name}: {why}", None, None, None, None] for name, why in missing.items()]
-    return Found([Table(_COLUMNS, rows)])
+    return Found(effort.short, [Table(_COLUMNS, rows)])
 
 
 def _unable(ports: dict[str, tuple[int, list[int]]], stage: Stage) -> dict[str, str]:
