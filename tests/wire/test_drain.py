@@ -108,6 +108,27 @@ def test_requests_finish_and_streams_are_cut(site: Site, dial: Callable[[Running
     assert not [line for line in gateway.lines if line.get("level") == "error"]
 
 
+def test_a_tunnel_goes_on_until_the_end_of_the_drain(
+    site: Site, dial: Callable[[Running], socket.socket]
+) -> None:
+    with site.running() as gateway, dial(gateway) as client:
+        client.sendall(
+            b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert read(client, b'"trailers": []').startswith(b"HTTP/1.1 101 ")
+        gateway.process.send_signal(SIGTERM)
+        began = time.monotonic()
+        soon(lambda: any(line.get("message") == "draining" for line in gateway.lines))
+        client.sendall(b"\x81\x85\x00\x00\x00\x00hello")  # a text frame, masked with zeros
+        read(client, b"\x81\x05hello")
+        assert is_cut(client)
+        assert DRAIN_S - 0.1 < time.monotonic() - began < DRAIN_S + 5
+        assert gateway.process.wait(PATIENCE) == 0
+        soon(lambda: "/chat" in decisions(gateway))
+    assert decisions(gateway)["/chat"]["status"] == 101
+
+
 def test_nothing_in_flight_ends_at_once(site: Site, dial: Callable[[Running], socket.socket]) -> None:
     with site.running() as gateway, dial(gateway) as idle:
         send(idle, "/first")

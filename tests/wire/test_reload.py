@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from signal import SIGHUP
 from typing import Any
 
@@ -171,6 +172,22 @@ def test_a_request_in_flight_keeps_the_rule_and_the_backend_it_was_given(editor:
         assert json.loads(answer.read())["target"] == "/slow?seconds=1"
         client.request("GET", "/slow?seconds=0")
         assert client.getresponse().status == 401
+
+
+@pytest.mark.parametrize(("allow", "goes_on"), [("authenticated", False), ("public", True)])
+def test_a_stream_is_judged_again(editor: Editor, allow: str, goes_on: bool) -> None:
+    editor.original = editor.original.replace(HEALTH, "{path: /sse, allow: public}")
+    editor.site.config.write_text(editor.original)
+    assert editor.reload()["outcome"] == "applied"
+    with socket.create_connection(editor.gateway.address, PATIENCE) as client:
+        client.sendall(b"GET /sse?events=60&every=0.05 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert client.recv(65536)
+        assert editor.outcome("/sse, allow: public", f"/**, allow: {allow}") == "applied"
+        seen = b""
+        with suppress(ConnectionResetError):
+            while data := client.recv(65536):
+                seen += data
+    assert (b"id: 60\n" in seen) is goes_on
 
 
 # -- under load ----------------------------------------------------------------------------------------------
