@@ -25,6 +25,9 @@ async def play(storm: Storm, lane: str, yard: Yard) -> None:
     yard.plays(_script(moods))
     yard.lax = lane == H11
     visits = [_Visit(visit, lane, yard, moods) for visit in storm]
+    calm = all(mood.good for mood in moods.values())
+    for each in visits:
+        each.calm = calm
     await asyncio.gather(*(visit.play() for visit in visits))
     for one, other in itertools.permutations(visits, 2):
         assert not other.ids & one.seen_ids(), "somebody else's answer"
@@ -35,6 +38,8 @@ class _Visit:
     def __init__(self, visit: Visit, lane: str, yard: Yard, moods: dict[bytes, Mood]) -> None:
         self.visit, self.lane, self.yard = visit, lane, yard
         self.asks = [(b"id%08d" % next(_numbers), ask) for ask in visit.asks]
+        self.calm = True
+        """No backend closes without saying so, which no request that can't be sent again survives."""
         self.ids = {name for name, _ in self.asks}
         self.seen = b""
         moods.update((name, ask.mood) for name, ask in self.asks)
@@ -114,13 +119,17 @@ class _Visit:
     def _check(self, name: bytes, ask: Ask, answer: Answer) -> None:
         if ask.place in OWN:
             assert answer.status in (OWN[ask.place], 405), answer
-        elif ask.mood.good:
+        elif ask.mood.good and (self.calm or _replayable(ask) or answer.status != 502):
             assert (answer.status, answer["x-id"].encode()) == (200, name), (ask, answer)
             assert ask.method == "HEAD" or answer.body == name + ask.mood.body, (ask, answer)
         elif "x-gateway-error" in dict(answer.headers):
             assert answer.status in FAILURES, (ask, answer)
         else:
             assert answer.status != 500 or ask.mood.changes, (ask, answer)
+
+
+def _replayable(ask: Ask) -> bool:
+    return ask.body is None and ask.method != "POST"
 
 
 def _bytes(name: bytes, ask: Ask) -> bytes:

@@ -137,7 +137,7 @@ _bad_moods = st.builds(
 _asks = st.builds(
     Ask,
     method=st.sampled_from(["GET", "GET", "GET", "POST", "PUT", "HEAD", "DELETE"]),
-    place=st.sampled_from(["public"] * 6 + ["narrow", "narrow", "private", "auth"]),
+    place=st.sampled_from(["public"] * 6 + ["narrow", "narrow", "hasty", "private", "auth"]),
     body=st.one_of(st.none(), _BODIES),
     chunks=_SIZES,
     mood=st.one_of(_good_moods, _good_moods, _bad_moods),
