@@ -250,7 +250,8 @@ class Exchange:
         connection, self._connection = self._connection, None
         self._end()
         if connection is not None:
-            self._pool.report(connection.server, True)
+            if connection.server.failures and not self._switched:
+                self._pool.report(connection.server, True)
             self._pool.release(connection, reusable=reusable and self._uploaded and not self._early)
         self._port.finish(sound_trailers(trailers))
         self._on_done(self._forward.decided)
@@ -276,7 +277,7 @@ class Exchange:
                 self._port.pause_body()
             self._pool.acquire(self, fresh=True)
         else:
-            if connection is not None:
+            if connection is not None and not stale and not self._switched:
                 self._pool.report(connection.server, False, why)
             self._fail(BadGateway(), why)
 
