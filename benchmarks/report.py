@@ -130,7 +130,7 @@ def blocks() -> dict[str, str]:
     documents = {name: json.loads(files[name].read_text()) for name in measured_parts() if name in files}
     made = {name: _block(document) for name, document in documents.items()}
     marks = [mark for document in documents.values() for mark in document["marks"]]
-    return made | {"targets": "\n".join(_marks(marks)) + "\n"}
+    return made | {"targets": "\n".join(_marks(marks)).strip() + "\n"}
 
 
 def write_page() -> None:

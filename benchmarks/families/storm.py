@@ -46,11 +46,8 @@ class Storm:
     logins: int = 0
     others: Counter[str] = field(default_factory=Counter)
     """What else was answered, by status."""
-    seconds: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        return self.logins / self.seconds
+    rate: float = 0.0
+    """Logins a second while it was measured; those on their way at its end don't count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +129,7 @@ def _storm(running: Running) -> Iterator[Storm]:
     try:
         yield storm
     finally:
-        storm.logins, storm.seconds = storm.logins - logins, time.perf_counter() - begun
+        storm.rate = (storm.logins - logins) / (time.perf_counter() - begun)
         over.set()
         for client in clients:
             client.join()
