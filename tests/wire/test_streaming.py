@@ -324,7 +324,7 @@ async def test_an_event_stream_arrives_event_by_event() -> None:
         writer.close()
 
 
-BIG = 200 * 1024 * 1024
+BIG = 64 * 1024 * 1024
 GROWTH = 8 * 1024 * 1024
 
 

@@ -166,7 +166,7 @@ def _script(moods: dict[bytes, Mood]) -> Script:
                 await asyncio.sleep(0)
             if mood.silent and not mood.good and "hasty" in request.target.decode("latin-1"):
                 await peer.hang()
-            if mood.rough and not mood.good:
+            elif mood.rough and not mood.good and not peer.writer.transport.is_closing():
                 await peer.reset()
             if not mood.good or mood.framing == "end":
                 return
