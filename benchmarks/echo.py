@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 
@@ -33,18 +32,23 @@ def messages(port: int, token: str, *, connections: int, seconds: float) -> int:
 async def _count(port: int, token: str, connections: int, seconds: float) -> int:
     headers = {"Authorization": f"Bearer {token}"}
     uri = f"ws://127.0.0.1:{port}/socket"
-    async with contextlib.AsyncExitStack() as closing:
-        sockets = [
-            await closing.enter_async_context(
-                connect(
-                    uri, additional_headers=headers, compression=None, open_timeout=_TIMEOUT, close_timeout=1
-                )
-            )
-            for _ in range(connections)
-        ]
+    opening = [
+        connect(uri, additional_headers=headers, compression=None, open_timeout=_TIMEOUT, close_timeout=1)
+        for _ in range(connections)
+    ]
+    sockets: list[ClientConnection] = []
+    try:
+        sockets += await asyncio.gather(*(_open(each) for each in opening))
         deadline = time.monotonic() + seconds
         async with asyncio.timeout(seconds + _TIMEOUT):
             return sum(await asyncio.gather(*(_talk(socket, deadline) for socket in sockets)))
+    finally:
+        # All at once: some proxies keep a closed connection for a second.
+        await asyncio.gather(*(socket.close() for socket in sockets))
+
+
+async def _open(opening: connect) -> ClientConnection:
+    return await opening
 
 
 async def _talk(socket: ClientConnection, deadline: float) -> int:
