@@ -94,7 +94,9 @@ def test_the_health_check_asks_the_plain_ops_listener(gateway: Running, site: Si
     asking = text.replace('ops_listen: "127.0.0.1:0"', f'ops_listen: "127.0.0.1:{gateway.ops[1]}"')
     site.config.write_text(asking)
     assert site.command("healthcheck").stdout == "alive\n"
-    assert b"gateway_ready 1.0" in gateway.request("GET", "/metrics", ops=True).body
+    metrics = gateway.request("GET", "/metrics", ops=True).body
+    assert b"gateway_ready 1.0" in metrics
+    assert b"\ngateway_certificate_expires_timestamp_seconds 3.25" in metrics  # the year 3000
 
 
 def test_a_renewed_certificate_is_served_without_being_told(gateway: Running, site: Site) -> None:
