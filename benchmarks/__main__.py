@@ -52,8 +52,7 @@ def main() -> None:
             print(f"\n## {name}\n\n{report.text(found)}\n", flush=True)
             if options.save:
                 report.save(name, found, effort)
-    if options.save:
-        report.write_page()
+                report.write_page()
     if failed:
         raise SystemExit(f"not measured: {', '.join(failed)}")
 

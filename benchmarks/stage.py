@@ -71,6 +71,7 @@ class Stage:
         # Programs written in Python shall find their byte code the second time, as installed ones do.
         self._environ.pop("PYTHONDONTWRITEBYTECODE", None)
         self._ports: dict[str, int] = {}
+        self._backends: dict[str, subprocess.Popen[bytes]] = {}
         self._running = contextlib.ExitStack()
 
     def __enter__(self) -> Stage:
@@ -116,12 +117,12 @@ class Stage:
         return self._backend("echo", lambda port, _: [sys.executable, "-m", "benchmarks.echo", str(port)])
 
     def _backend(self, kind: str, command: Callable[[int, Path], list[str]]) -> int:
-        if kind not in self._ports:
+        if kind not in self._ports or self._backends[kind].poll() is not None:
             port, folder = machine.free_port(), self.new_folder(kind)
             process = self.popen(command(port, folder), folder, self._environ, [self.load_core])
             self._running.callback(_stop, process)
             wait_for(port, process, folder)
-            self._ports[kind] = port
+            self._ports[kind], self._backends[kind] = port, process
         return self._ports[kind]
 
     @contextlib.contextmanager
