@@ -8,6 +8,7 @@ again, but for a Date that changes once a second, so short heads are remembered 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -58,6 +59,9 @@ def read_answer(head: bytes) -> Answer:
 
 
 def _read(head: bytes) -> Answer:
+    line = _STATUS_LINE.match(head)
+    if line is None:  # llhttp takes blank lines before it, control bytes in the reason, and RTSP/1.0
+        raise Broken(f"not HTTP/1.1: it begins {head[:40]!r}")
     parsed = _Parsed()
     try:
         httptools.HttpResponseParser(parsed).feed_data(head)
@@ -67,16 +71,12 @@ def _read(head: bytes) -> Answer:
         raise Broken(f"not HTTP/1.1: {error}") from None
     if not parsed.complete:
         raise Broken("not HTTP/1.1: the head does not end where it should")
-    version, status = head[5:8], int(head[9:12])
-    if not 100 <= status <= 599:
-        raise Broken(f"status {status}")
-    if version not in (b"1.1", b"1.0"):
-        raise Broken(f"HTTP version {version.decode('latin-1')}")
+    status = int(line[2])
     if len(parsed.lines) > MAX_LINES:
         raise Broken(f"{len(parsed.lines)} header lines")
     if status < 200:  # nothing in it frames or closes anything; which lines go on is the same question
-        return _sorted_out(status, "1.1", parsed.reason, parsed.lines)
-    return _sorted_out(status, version.decode(), parsed.reason, parsed.lines)
+        return _sorted_out(status, "1.1", line[3] or b"", parsed.lines)
+    return _sorted_out(status, line[1].decode(), line[3] or b"", parsed.lines)
 
 
 _remembered = lru_cache(maxsize=_REMEMBERED)(_read)
@@ -85,15 +85,11 @@ _remembered = lru_cache(maxsize=_REMEMBERED)(_read)
 class _Parsed:
     """What llhttp finds in one head."""
 
-    __slots__ = ("complete", "lines", "reason")
+    __slots__ = ("complete", "lines")
 
     def __init__(self) -> None:
         self.lines: Headers = []
-        self.reason = b""
         self.complete = False
-
-    def on_status(self, reason: bytes) -> None:
-        self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.lines.append((name, value))
@@ -127,6 +123,7 @@ def _sorted_out(status: int, version: str, reason: bytes, lines: Headers) -> Ans
     return Answer(status, reason, kept, length, chunked, status in (204, 304), keep_alive, upgrade)
 
 
+_STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 _FOREVER = float("inf")
 
 _NOTHING_SPECIAL = {b"connection": [b"keep-alive"]}

@@ -101,6 +101,8 @@ _LINES = [
          Reads(status=200, exact=(b"X-MiXeD: y", b"ETag: z", b"Content-Length: 2")), lanes=WHOLE),
     _row("the reason", response(b"ok", status=b"200 Very Well"),
          Reads(status=200, reason=b"Very Well"), lanes=WHOLE),
+    _row("a reason of 8-bit bytes", response(b"ok", status=b"200 Tr\xe8s bien"),
+         Reads(status=200, reason=b"Tr\xe8s bien"), lanes=WHOLE),
     _row("no reason", response(b"ok", status=b"200 "), Reads(status=200, reason=b""), lanes=WHOLE),
     _row("a status that nobody knows", response(b"ok", status=b"299 Odd"), Reads(status=299, body=b"ok")),
     _row("an error of the backend's own", response(b"no", status=b"503 Busy"), Reads(status=503, body=b"no")),
