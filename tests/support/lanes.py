@@ -30,7 +30,6 @@ from uvicorn.server import ServerState
 
 from gateway.app import Gateway, build
 from gateway.cli.run import lane_of
-from gateway.cli.run import lane_of
 from gateway.config.load import load
 from gateway.config.schema import Config
 from gateway.policy.compile import compile_policy
@@ -103,6 +102,8 @@ class Yard:
     outlet: Outlet
     mint: Mint = field(default_factory=lambda: Mint(now=int(time.time())))
     """Of tokens that hold just now."""
+    crashes: list[BaseException] = field(default_factory=list)
+    """What was raised into the event loop: nothing that comes over the wire may do that."""
     lax: bool = False
     """The server lets through methods, control bytes and a # that `gateway run` refuses, as h11 does."""
 
@@ -123,6 +124,7 @@ class Yard:
         self.backend.peers.clear()
         self.backend.requests.clear()
         self.backend.failures.clear()
+        self.crashes.clear()
         self.backend.script = answering(response(b"ok"))
         self.lax = False
         self.outlet.flush()
@@ -140,8 +142,11 @@ class Yard:
         except TimeoutError:
             raise AssertionError(f"still held: {self.held()}") from None
         self.check_judged()
-        if self.backend.failures:
-            raise self.backend.failures[0]
+        for failure in (*self.crashes, *self.backend.failures):
+            raise failure
+
+    def crashed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.crashes.append(context.get("exception") or AssertionError(context["message"]))
 
     def held(self) -> dict[str, int]:
         """What the gateway holds just now, by name; nothing that is 0."""
@@ -203,7 +208,9 @@ async def open_yard(
                 }
                 addresses = {name: address for name, (address, _) in listening.items()}
                 states = {name: state for name, (_, state) in listening.items()}
-                yield Yard(gateway, backend, addresses, states, log, outlet)
+                yard = Yard(gateway, backend, addresses, states, log, outlet)
+                asyncio.get_running_loop().set_exception_handler(yard.crashed)
+                yield yard
         finally:
             await gateway.stop()
 
