@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.errors import (
     BadFraming,
@@ -164,7 +165,7 @@ class Gate:
         if decision.error is not None:
             return _denied(decision, principal, bad_token, decided)
         route = decision.route
-        decided.route, decided.reason, decided.verdict = route.label, decision.reason.value, "allow"
+        decided.route, decided.reason, decided.verdict = route.label, decision.reason._value_, "allow"
         if principal is not None:
             decided.user = principal.id
         if claims.limited:
@@ -219,12 +220,28 @@ class Gate:
             method == "HEAD",
             framing.body == 0 and method in _IDEMPOTENT and not upgrade,
             decided,
-            _Standing(self, study.rules, head, principal, destination, study.client),
+            partial(self._stands, head, study, principal),
             route.timeout,
             route.response_headers,
             upgrade,
             study.lone if upgrade == WEBSOCKET else b"",
         )
+
+    def _stands(self, head: Head, study: _Study, principal: Principal | None) -> bool:
+        """Whether what was allowed still is; asked several times a second while a stream or tunnel lasts."""
+        if principal is not None and self._cutoffs.cuts(principal):
+            return False
+        rules = self._rules
+        claims = claims_of(rules.policy, head.method, study.framing.host, head.path)
+        if isinstance(claims, Decision):
+            return False
+        destination = rules.destinations.get(claims.route.upstream)
+        if destination is None or (destination.until_exp and self._is_over(principal)):
+            return False
+        return rules is study.rules or settle(claims, principal, study.client.address).error is None
+
+    def _is_over(self, principal: Principal | None) -> bool:
+        return principal is not None and self._clock() >= principal.expires_at
 
 
 class _Study:
@@ -308,45 +325,6 @@ class _Study:
         )
 
 
-class _Standing:
-    """Whether a stream or a tunnel may go on: asked several times a second while it lasts."""
-
-    __slots__ = ("_client", "_destination", "_gate", "_head", "_principal", "_rules")
-
-    def __init__(
-        self,
-        gate: Gate,
-        rules: Rules,
-        head: Head,
-        principal: Principal | None,
-        destination: Destination,
-        client: Client,
-    ) -> None:
-        self._gate, self._rules, self._head, self._principal = gate, rules, head, principal
-        self._destination, self._client = destination, client
-
-    def __call__(self) -> bool:
-        gate, principal = self._gate, self._principal
-        if principal is not None:
-            if gate._cutoffs.cuts(principal):
-                return False
-            if self._destination.until_exp and gate._clock() >= principal.expires_at:
-                return False
-        if gate._rules is not self._rules:
-            self._rules = gate._rules
-            return self._judged_again()
-        return True
-
-    def _judged_again(self) -> bool:
-        """By the rules of a reload."""
-        head, policy = self._head, self._rules.policy
-        host = read_framing(head.headers, http_version=head.http_version).host
-        claims = claims_of(policy, head.method, host, head.path)
-        if isinstance(claims, Decision):
-            return False
-        return settle(claims, self._principal, self._client.address).verdict is Verdict.ALLOW
-
-
 def _granted(head: Head, study: _Study, route: Route) -> bytes:
     """The protocol that this request may switch to; one that isn't granted is passed over (RFC 9110 §7.8)."""
     asked = study.asked or b""
@@ -363,7 +341,7 @@ def _granted(head: Head, study: _Study, route: Route) -> bytes:
 def _denied(
     decision: Decision, principal: Principal | None, bad_token: InvalidToken | None, decided: Decided
 ) -> Refuse:
-    decided.route, decided.reason, decided.verdict = decision.route.label, decision.reason.value, "deny"
+    decided.route, decided.reason, decided.verdict = decision.route.label, decision.reason._value_, "deny"
     decided.user = principal.id if principal else None
     unproven = bad_token if decision.verdict is Verdict.UNAUTHENTICATED else None
     if unproven is not None:

@@ -15,7 +15,7 @@ CLOSE_LINE = b"connection: close\r\n"
 
 @lru_cache(maxsize=1024)
 def status_line(status: int) -> bytes:
-    """With the phrase of RFC 9110, if it has one, without a line end. Raises ValueError unless it is final."""
+    """With the phrase of RFC 9110, if it has one, without a line end. ValueError unless it is final."""
     if not 200 <= status <= 599:
         raise ValueError(f"{status} is no status of an answer")
     try:

@@ -302,7 +302,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _go_on(self) -> None:
-        """To the next request, if there is one; what is pipelined stays bounded, however many are answered."""
+        """To the next request, if there is one; what is pipelined stays bounded, however many are done."""
         self.read_on()
         self.deadline = self.watch.clock() + self.terms.timeouts.keep_alive
         if self._buffer:

@@ -26,7 +26,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from json import dumps
 from json.encoder import encode_basestring_ascii as quote
-from typing import TextIO
+from typing import Any, TextIO
 
 from gateway.telemetry.outlet import Outlet, target_of
 
@@ -54,9 +54,13 @@ def configure(stream: TextIO, *, level: int | str = logging.INFO) -> Outlet:
 # -- the decision line ---------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(init=False)
 class Decided:
-    """What is known about one request, filled along its way and written at its end."""
+    """What is known about one request, filled along its way and written at its end.
+
+    The defaults are the class's own until something is filled in: setting all of
+    them for every request costs a microsecond.
+    """
 
     request_id: str
     """Sent to the backend and back to the client, so their logs meet ours."""
@@ -86,8 +90,15 @@ class Decided:
     """Of the request's body."""
     bytes_out: int = 0
     """Of the answer's body."""
-    began: float = field(default_factory=time.perf_counter, repr=False)
+    began: float = field(default=0.0, repr=False)
     """When it arrived, by the clock of durations."""
+
+    def __init__(self, request_id: str, client: str, method: str, path: bytes, **known: Any) -> None:
+        """`known`: any of the other fields."""
+        self.request_id, self.client, self.method, self.path = request_id, client, method, path
+        self.began = time.perf_counter()
+        if known:
+            self.__dict__.update(known)
 
 
 class DecisionLog:
@@ -96,6 +107,7 @@ class DecisionLog:
     def __init__(self, write: Callable[[bytes], object], *, clock: Callable[[], float] = time.time) -> None:
         self._write = write
         self._stamp = _Stamp(clock)
+        self._pieces: dict[_Repeated, tuple[str, str]] = {}
 
     def write(self, decided: Decided) -> None:
         self._write(self._line(decided).encode("ascii"))
@@ -106,23 +118,36 @@ class DecisionLog:
             path = masked(path)
         if it.duration_ms is None:
             it.duration_ms = (time.perf_counter() - it.began) * 1000.0
+        repeated = it.client, it.method, it.status, it.user, it.route, it.verdict, it.reason, it.upstream
+        before, behind = self._pieces.get(repeated) or self._render(repeated)
+        upstream_ms = "null" if it.upstream_ms is None else f"{it.upstream_ms:.3f}"
         return (
             f'{{"time":"{self._stamp()}","level":"info","event":"request"'
-            f',"requestId":{quote(it.request_id)},"client":{quote(it.client)}'
-            f',"method":{quote(it.method)},"path":{quote(path)},"status":{it.status}'
-            f',"user":{_quoted(it.user)},"route":{_quoted(it.route)}'
-            f',"verdict":{quote(it.verdict)},"reason":{quote(it.reason)},"upstream":{_quoted(it.upstream)}'
-            f',"durationMs":{it.duration_ms:.3f},"upstreamMs":{_number(it.upstream_ms)}'
-            f',"bytesIn":{it.bytes_in},"bytesOut":{it.bytes_out}}}\n'
+            f',"requestId":{quote(it.request_id)}{before}{quote(path)}{behind}{it.duration_ms:.3f}'
+            f',"upstreamMs":{upstream_ms},"bytesIn":{it.bytes_in},"bytesOut":{it.bytes_out}}}\n'
         )
+
+    def _render(self, repeated: _Repeated) -> tuple[str, str]:
+        """What stands before and behind the path. Most of it is the same for many requests."""
+        client, method, status, user, route, verdict, reason, upstream = repeated
+        pieces = (
+            f',"client":{quote(client)},"method":{quote(method)},"path":',
+            f',"status":{status},"user":{_quoted(user)},"route":{_quoted(route)}'
+            f',"verdict":{quote(verdict)},"reason":{quote(reason)},"upstream":{_quoted(upstream)},"durationMs":',
+        )
+        if len(self._pieces) >= _MOST_PIECES:
+            self._pieces.clear()
+        self._pieces[repeated] = pieces
+        return pieces
+
+
+_Repeated = tuple[str, str, int, str | None, str | None, str, str, str | None]
+_MOST_PIECES = 4096
+"""Remembered; some 3 MB."""
 
 
 def _quoted(text: str | None) -> str:
     return "null" if text is None else quote(text)
-
-
-def _number(value: float | None) -> str:
-    return "null" if value is None else f"{value:.3f}"
 
 
 class _Stamp:
