@@ -85,7 +85,7 @@ _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 _GARBLED = [
     *(_row(name, Reply((raw,), end="hang"), BROKEN) for name, raw in _GARBAGE.items()),
     *(
-        _row(f"{name}, {end}", Reply((raw,), end=end), BROKEN)  # type: ignore[arg-type]
+        _row(f"{name}, {end}", Reply((raw,), end=end), BROKEN)
         for name, raw in _CUT_HEAD.items()
         for end in ("close", "reset")
     ),
@@ -110,7 +110,7 @@ _SLOW = [
 
 _TORN = [
     *(
-        _row(f"{name}: {end}", Reply((raw,), end=end), Reads(status=200, body=b"half"), then="cut")  # type: ignore[arg-type]
+        _row(f"{name}: {end}", Reply((raw,), end=end), Reads(status=200, body=b"half"), then="cut")
         for name, raw in {
             "a length that is not reached": b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf",
             "chunks without the last": CHUNKS + b"4\r\nhalf\r\n",
