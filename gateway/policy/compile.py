@@ -16,7 +16,7 @@ from gateway.config.schema import Route as Written
 from gateway.config.schema import RouteRateLimit as WrittenLimit
 from gateway.config.schema import Test as WrittenTest
 from gateway.config.source import Places, Problem, Step, written_path
-from gateway.http.header_edits import HeaderEdits
+from gateway.http.header_edits import NO_EDITS, HeaderEdits
 from gateway.identity.principal import Principal
 from gateway.policy.model import Allow, Policy, RateLimit, Route
 from gateway.policy.pattern import Pattern, literal_prefix, parse
@@ -174,7 +174,7 @@ def _set(items: Sequence[str] | None) -> frozenset[str] | None:
 
 
 def _edits(written: WrittenEdits) -> HeaderEdits:
-    return HeaderEdits.of(written.add, written.remove)
+    return HeaderEdits.of(written.add, written.remove) or NO_EDITS
 
 
 def _rate_limit(written: WrittenLimit) -> RateLimit | None:

@@ -45,6 +45,7 @@ from gateway.errors import (
     UpstreamUnavailable,
 )
 from gateway.http.head import Headers
+from gateway.http.header_edits import NO_EDITS
 from gateway.proxy.upstream.answer import Answer, sound_trailers
 from gateway.proxy.upstream.connection import Connection
 from gateway.proxy.upstream.pool import RETRY_AFTER
@@ -237,7 +238,8 @@ class Exchange:
             if answer.status >= 400 or answer.keep_alive is None:
                 self._upload_stopped = True  # it has made up its mind: the rest would only provoke a reset
                 self._port.pause_body()
-        self._port.start(self._edited(answer), data)
+        edits = self._forward.edits
+        self._port.start(answer if edits is NO_EDITS else self._edited(answer), data)
 
     def answer_data(self, data: bytes) -> None:
         self._bytes_out += len(data)

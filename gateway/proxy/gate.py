@@ -358,7 +358,8 @@ def _refuse(error: GatewayError, decided: Decided) -> Refuse:
 
 
 def _begin(head: Head, client: Client) -> Decided:
-    return Decided(_request_id(head, client), client.name, head.method, head.path)
+    request_id = _request_id(head) if client.trusted else f"{random.getrandbits(128):032x}"
+    return Decided(request_id, client.name, head.method, head.path)
 
 
 def _forwarded_lines(host: bytes, client: Client) -> bytes:
@@ -380,13 +381,10 @@ def _framing_line(framing: Framing) -> bytes:
     return b""
 
 
-def _request_id(head: Head, client: Client) -> str:
-    """A trusted proxy's own id, so that one id runs through all logs; else a fresh one."""
-    if client.trusted:
-        given = _only(head.headers, b"x-request-id")
-        if given is not None and _REQUEST_ID.fullmatch(given):
-            return given.decode()
-    return _random_id()
+def _request_id(head: Head) -> str:
+    """A trusted proxy's own id, so that one id runs through all logs; a fresh one where it sent none."""
+    given = _only(head.headers, b"x-request-id")
+    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else _random_id()
 
 
 def _trace_lines(head: Head, client: Client, request_id: str) -> bytes:

@@ -303,7 +303,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _go_on(self) -> None:
         """To the next request, if there is one; what is pipelined stays bounded, however many are done."""
-        self.read_on()
+        if self.flow.read_paused:
+            self.read_on()
         self.deadline = self.watch.clock() + self.terms.timeouts.keep_alive
         if self._buffer:
             self._advance()

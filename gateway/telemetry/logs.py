@@ -109,10 +109,7 @@ class DecisionLog:
         self._stamp = _Stamp(clock)
         self._pieces: dict[_Repeated, tuple[str, str]] = {}
 
-    def write(self, decided: Decided) -> None:
-        self._write(self._line(decided).encode("ascii"))
-
-    def _line(self, it: Decided) -> str:
+    def write(self, it: Decided) -> None:
         path = it.path.partition(b"?")[0].decode("latin-1")
         if "eyJ" in path:  # a token in a path, where none belongs
             path = masked(path)
@@ -121,11 +118,12 @@ class DecisionLog:
         repeated = it.client, it.method, it.status, it.user, it.route, it.verdict, it.reason, it.upstream
         before, behind = self._pieces.get(repeated) or self._render(repeated)
         upstream_ms = "null" if it.upstream_ms is None else f"{it.upstream_ms:.3f}"
-        return (
+        line = (
             f'{{"time":"{self._stamp()}","level":"info","event":"request"'
             f',"requestId":{quote(it.request_id)}{before}{quote(path)}{behind}{it.duration_ms:.3f}'
             f',"upstreamMs":{upstream_ms},"bytesIn":{it.bytes_in},"bytesOut":{it.bytes_out}}}\n'
         )
+        self._write(line.encode("ascii"))
 
     def _render(self, repeated: _Repeated) -> tuple[str, str]:
         """What stands before and behind the path. Most of it is the same for many requests."""

@@ -79,7 +79,7 @@ class Outlet:
             self._keep(line)
         if self._schedule is None or (self._size >= FLUSH_BYTES and not self._stalled):
             self.flush()
-        if self._lines:
+        if not self._due and self._lines:
             self._flush_later()
 
     def write_at_once(self, line: bytes) -> None:
