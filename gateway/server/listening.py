@@ -80,6 +80,10 @@ class Listening(Server):
         await self._forgotten()
         return len(left)
 
+    def forget(self) -> None:
+        """What connections remember of header lines, and with it the rules that they were judged by."""
+        self._config.memory.clear()
+
     async def _finished(self) -> None:
         """Returns when nothing is in flight, when the drain time is over, or in a hurry."""
         told: set[object] = set()

@@ -258,7 +258,9 @@ class Passage:
         else:
             self._request_id = judgement.decided.request_id
             self._decided = judgement.decided
-            self._connection.loop.create_task(self._wait(judgement))
+            task = self._connection.loop.create_task(self._wait(judgement))
+            self._connection.tasks.add(task)  # the loop itself holds tasks only weakly
+            task.add_done_callback(self._connection.tasks.discard)
             if not self.body_complete:
                 self._connection.flow.pause_reading()
 

@@ -183,6 +183,7 @@ class _Process:
                 await self._hooks.reload()
             except Exception as error:
                 log.error("the reload failed; everything stays as it was", exc_info=error)
+            self._public.forget()
             gc.collect()  # what was read leaves cycles behind, and left alone they pile up for many reloads
 
     async def _before_leaving(self, start: Awaitable[None]) -> bool:
