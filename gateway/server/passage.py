@@ -58,6 +58,7 @@ class Connection(Protocol):
     transport: asyncio.Transport
     flow: FlowControl
     loop: asyncio.AbstractEventLoop
+    tasks: set[asyncio.Task[None]]
 
     def read_on(self) -> None: ...
     def answered(self, current: Passage) -> None: ...
