@@ -27,7 +27,7 @@ async def test_a_login_opens_the_backend_and_the_backend_knows_who_came(house: H
     assert seen["x-forwarded-proto"] == "http"
     assert seen["x-forwarded-host"] == "gateway.test"
     assert len(seen["x-request-id"]) == 32
-    assert seen["traceparent"].startswith("00-")
+    assert seen["traceparent"].startswith(f"00-{seen['x-request-id']}-")
     assert "authorization" not in seen
 
 

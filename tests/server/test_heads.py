@@ -1,0 +1,36 @@
+"""What the reader of heads remembers: bounded, and only what is worth it. All else of it is in tests/wire."""
+
+from __future__ import annotations
+
+from gateway.server.heads import HeadReader, Memory
+from gateway.server.terms import Limits
+
+
+def _head(*lines: bytes, version: bytes = b"1.1") -> bytes:
+    return b"GET / HTTP/%b\r\nHost: a\r\n%b\r\n" % (version, b"".join(line + b"\r\n" for line in lines))
+
+
+def test_the_memory_is_bounded() -> None:
+    memory: Memory = {}
+    reader, most = HeadReader(Limits(), memory), 0
+    for number in range(3000):
+        reader.read(_head(b"X: %d" % number))
+        most = max(most, len(memory))
+    assert most == 1024
+
+
+def test_long_and_old_ones_are_not_remembered() -> None:
+    memory: Memory = {}
+    reader = HeadReader(Limits(), memory)
+    reader.read(_head(b"X: " + b"y" * 2048))
+    reader.read(_head(version=b"1.0"))
+    assert memory == {}
+
+
+def test_the_request_line_is_read_each_time() -> None:
+    memory: Memory = {}
+    reader = HeadReader(Limits(), memory)
+    for method, target in ((b"GET", b"/a"), (b"DELETE", b"/b?c"), (b"HEAD", b"/")):
+        read = reader.read(b"%b %b HTTP/1.1\r\nHost: a\r\n\r\n" % (method, target))
+        assert (read.method.encode(), read.target) == (method, target)
+    assert len(memory) == 1
