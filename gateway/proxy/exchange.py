@@ -358,9 +358,9 @@ class Exchange:
             return
         decided = self._forward.decided
         where = decided.upstream or "no connection"
-        log.warning(
-            "upstream %s (%s): %s", self._pool.name, where, why, extra={"requestId": self._forward.request_id}
-        )
+        level = logging.INFO if reason else logging.WARNING  # a reason of its own is nobody's fault
+        said = {"requestId": self._forward.request_id}
+        log.log(level, "upstream %s (%s): %s", self._pool.name, where, why, extra=said)
         self._drop(reason or error.code)
         if self._answered:
             self._port.abort()
