@@ -28,6 +28,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import socket
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,6 +49,8 @@ from gateway.server.terms import NEVER, Refusal, Terms, Watch, new_request_id
 
 if TYPE_CHECKING:
     from gateway.server.cycle import ASGIApp
+
+log = logging.getLogger("gateway.server")
 
 _LINGER_BYTES = 16 * 1024 * 1024
 """What a refused client may still send; after that we stop reading and wait for the deadline."""
@@ -133,6 +137,9 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self.watch.add(self)
+        if self.client is None and not _is_unix(transport):
+            transport.abort()  # it left at once, and without an address it would pass for a unix socket
+            return
         excess = len(self.connections) - self.terms.limits.connections
         if excess > _TURNED_AWAY:
             transport.abort()
@@ -242,17 +249,18 @@ class GatewayProtocol(HttpToolsProtocol):
     def tunnel(self) -> None:
         """From now on bytes pass as they are, also those that came before they were due."""
         self._tunnelling = True
+        self.flow.resume_reading()  # before it is fed, since that may pause it
         if self._buffer and self.current is not None:
             early = bytes(self._buffer)
             self._buffer.clear()
             self.current.feed(early)
-        self.flow.resume_reading()
 
     def answered(self, current: Cycle | Passage) -> None:
         """The whole answer was handed to the transport."""
         self.current = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self._lingering, self._in_body = True, False  # a write may be what told us that the client left
             return
         if not current.body_complete or not current.keep_alive:
             self._linger(read_whole=current.body_complete)
@@ -319,12 +327,18 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._advancing:
             return
         self._advancing = True
+        try:
+            self._begin_some()
+        except Exception:  # it may have been the answer to somebody else that brought us here
+            log.exception("a connection failed")
+            self.cut()
+        self._advancing = False
+
+    def _begin_some(self) -> None:
         for _ in range(_AT_ONCE):
             if self.current is not None or self._lingering or self.flow.write_paused or not self._next_head():
-                break
-        else:
-            self.loop.call_soon(self._advance)
-        self._advancing = False
+                return
+        self.loop.call_soon(self._advance)
 
     def _next_head(self) -> bool:
         """Begins the request at the front of the buffer. False if there is none, or not all of its head."""
@@ -488,6 +502,11 @@ class GatewayProtocol(HttpToolsProtocol):
         timeouts = self.terms.timeouts
         self.write_deadline = NEVER
         self.deadline = self.watch.clock() + (timeouts.body_idle if self._unwritten else timeouts.linger)
+
+
+def _is_unix(transport: asyncio.Transport) -> bool:
+    opened = transport.get_extra_info("socket")
+    return opened is not None and opened.family == socket.AF_UNIX
 
 
 def _described(head: bytes | bytearray) -> dict[Literal["method", "target"], Any]:

@@ -301,6 +301,33 @@ async def test_a_connection_lost_before_the_first_byte_of_body_costs_nothing() -
         pool.close()
 
 
+async def test_what_came_before_the_first_byte_left_is_nobodys_answer() -> None:
+    """A late answer to somebody else reaches the connection while its next owner still waits for a body."""
+    late = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(response(b"first"))
+        if peer is peer.backend.peers[0]:
+            await late.wait()
+            await peer.send(response(b"somebody else's"))
+            await peer.closed()
+
+    async with Backend(script) as backend:
+        pool = pool_for(backend.url)
+        assert (await talk(pool).ended()).body == b"first"
+        asked = talk(pool, b"POST", body=2)
+        assert not asked.port.holds
+        late.set()
+        await until(lambda: asked.port.pauses)
+        await asked.port.may_feed.wait()
+        asked.exchange.feed(b"hi")
+        asked.exchange.feed_end()
+        assert (await asked.ended()).body == b"first"
+        assert len(backend.peers) == 2
+        pool.close()
+
+
 async def _arrived(backend: Backend) -> None:
     """Until the backend has read a request's head."""
     await until(lambda: backend.requests)

@@ -77,6 +77,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answered",
+        "_asked",
         "_chunks",
         "_head",
         "_home",
@@ -110,6 +111,8 @@ class Connection(asyncio.Protocol):
         self._chunks: ChunkedBody | None = None
         self._received = 0
         """Bytes of heads since the request began."""
+        self._asked = False
+        """Something of the request was written."""
         self._answered = self._to_head = self._switches = self._until_eof = False
         self._reading = True
         self.server = server
@@ -131,16 +134,18 @@ class Connection(asyncio.Protocol):
         be answered by 101."""
         self._owner = owner
         self._to_head, self._switches = to_head, switches
-        self._answered = self._until_eof = False
+        self._asked = self._answered = self._until_eof = False
         self._received = 0
         self.uses += 1
 
     def write(self, data: bytes) -> None:
+        self._asked = True
         if not self.closed and self._transport is not None:
             self._transport.write(data)
 
     def write_pieces(self, pieces: list[bytes]) -> None:
         """Several pieces as one write, without copying them together."""
+        self._asked = True
         if not self.closed and self._transport is not None:
             self._transport.writelines(pieces)
 
@@ -193,6 +198,8 @@ class Connection(asyncio.Protocol):
             self.abort()  # nobody asked for these bytes
             return
         try:
+            if not self._asked:  # the owner still waits for its client: these belong to somebody before it
+                raise Broken("it spoke before it was asked")
             if self._take is not None:
                 self._take(data)
             else:

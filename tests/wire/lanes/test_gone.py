@@ -1,0 +1,79 @@
+"""Clients that are gone before they are read, and what came too early: in the lane of `gateway run`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+import pytest
+
+from tests.support.backend import Peer
+from tests.support.lanes import RUN, Yard
+from tests.support.raw import request
+from tests.support.serving import until
+
+pytestmark = pytest.mark.anyio
+
+UPGRADE = request(
+    "/public/x",
+    connection="Upgrade",
+    upgrade="websocket",
+    sec_websocket_version="13",
+    sec_websocket_key="dGhlIHNhbXBsZSBub25jZQ==",
+)
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+def reset(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+async def test_a_client_without_an_address_is_nobody(yard: Yard) -> None:
+    """What it has sent can still be read; but without an address it would pass for a unix socket."""
+    gone = socket.create_connection(yard.addresses[RUN])
+    gone.sendall(request("/public"))
+    reset(gone)
+    async with yard.connect(RUN) as client:
+        assert (await client.ask(request("/public/after"))).status == 200
+    await yard.quiet()
+    assert [line["path"] for line in yard.lines()] == ["/public/after"]
+
+
+async def test_nothing_is_begun_for_a_client_that_turned_out_to_be_gone(yard: Yard) -> None:
+    gone = socket.create_connection(yard.addresses[RUN])
+    await until(lambda: yard.states[RUN].connections)
+    gone.sendall(request("/private") + 3 * request("/private", method="POST", body=b"x" * 100))
+    reset(gone)
+    await yard.quiet()
+    assert {line["status"] for line in yard.lines()} == {401}
+
+
+async def test_what_came_before_a_tunnel_does_not_open_the_gates(yard: Yard) -> None:
+    """A backend that does not read stops its client, however much was sent ahead of the 101."""
+
+    async def deaf(peer: Peer) -> None:
+        await peer.head()
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await told.wait()
+        await peer.send(SWITCHED)
+        await asyncio.Event().wait()
+
+    told = asyncio.Event()
+    yard.plays(deaf)
+    loop = asyncio.get_running_loop()
+    with socket.create_connection(yard.addresses[RUN]) as client:
+        client.setblocking(False)
+        await loop.sock_sendall(client, UPGRADE + bytes(400_000))
+        await until(lambda: yard.backend.requests)
+        (connection,) = yard.states[RUN].connections
+        upstream = connection.current._exchange._connection._transport  # type: ignore[union-attr]
+        upstream.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        told.set()
+        assert await loop.sock_recv(client, 65536)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await loop.sock_sendall(client, bytes(64 * 2**20))
+        reset(client)
+    await yard.fresh()
