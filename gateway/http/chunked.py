@@ -49,11 +49,16 @@ class ChunkedBody:
                     parts.append(part)
                     at += len(part)
                     self._left -= len(part)
+                elif self._expects_size() and (after := _take_small(data, at, parts)) != at:
+                    at = after
                 else:
                     at = self._take_line(data, at)
         except BadFraming as error:
             self.broken = error
         return parts[0] if len(parts) == 1 else b"".join(parts), data[at:]
+
+    def _expects_size(self) -> bool:
+        return not self._line and not self._waste and self._on_line == self._on_size
 
     def _take_line(self, data: bytes, at: int) -> int:
         """Collects a line that may come in pieces; where to go on."""
@@ -97,9 +102,31 @@ class ChunkedBody:
         self.trailers.append((trailer[1], trailer[2].strip(b" \t")))
 
 
+def _take_small(data: bytes, at: int, parts: list[bytes]) -> int:
+    """Whole chunks of up to 255 bytes without extensions; where to go on.
+
+    Somebody may send a megabyte in chunks of one byte, and everyone else waits meanwhile.
+    """
+    while True:
+        begin = at + 3
+        size = _SMALL.get(data[at:begin])
+        if size is None:
+            begin = at + 4
+            size = _SMALL.get(data[at:begin])
+            if size is None:
+                return at
+        end = begin + size
+        if data[end : end + 2] != b"\r\n":
+            return at
+        parts.append(data[begin:end])
+        at = end + 2
+
+
 def _broken(sentence: str) -> BadFraming:
     return BadFraming(sentence, close=True)
 
 
+_SMALL = {form % size: size for form in (b"%x\r\n", b"%X\r\n") for size in range(1, 256)}
+"""Size lines, and what they say."""
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")

@@ -56,6 +56,8 @@ _LINGER_BYTES = 16 * 1024 * 1024
 """What a refused client may still send; after that we stop reading and wait for the deadline."""
 _AT_ONCE = 16
 """Pipelined requests that are begun in one go."""
+_MUCH = 64 * 1024
+"""Bytes of a chunked body; who sends more at once takes turns with the others."""
 _TURNED_AWAY = 256
 """Connections beyond the limit that are told so at once; even more are cut without a word."""
 
@@ -126,7 +128,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._chunks: ChunkedBody | None = None
         self._tunnelling = False
         self._advancing = False
-        """Heads are being read from the buffer just now."""
+        """Heads are being read from the buffer just now, or as soon as everyone else had a turn."""
         self._lingering = False
         self._thrown_away = 0
         self._unwritten = 0
@@ -178,7 +180,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.current is not None or self.flow.write_paused:
             self._pipeline(data)
         elif self._buffer:
-            self._buffer += data
+            self._pipeline(data)
             self._advance()
         else:
             self._fresh_head(data)
@@ -327,18 +329,27 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._advancing:
             return
         self._advancing = True
+        more = False
         try:
-            self._begin_some()
+            more = self._begin_some()
         except Exception:  # it may have been the answer to somebody else that brought us here
             log.exception("a connection failed")
             self.cut()
-        self._advancing = False
+        if more:
+            self.loop.call_soon(self._advance_again)
+        else:
+            self._advancing = False
 
-    def _begin_some(self) -> None:
+    def _advance_again(self) -> None:
+        self._advancing = False
+        self._advance()
+
+    def _begin_some(self) -> bool:
+        """Whether there may be more of them."""
         for _ in range(_AT_ONCE):
             if self.current is not None or self._lingering or self.flow.write_paused or not self._next_head():
-                return
-        self.loop.call_soon(self._advance)
+                return False
+        return True
 
     def _next_head(self) -> bool:
         """Begins the request at the front of the buffer. False if there is none, or not all of its head."""
@@ -362,6 +373,7 @@ class GatewayProtocol(HttpToolsProtocol):
         return True
 
     def _wait_for_more(self) -> None:
+        self.flow.resume_reading()  # a head has its own limits
         head = bytes(self._buffer)
         if self._seen == 0:
             self.deadline = self.watch.clock() + self.terms.timeouts.headers
@@ -460,11 +472,22 @@ class GatewayProtocol(HttpToolsProtocol):
                 current.give_up(self._chunks.broken)
                 return b""
             self._in_body = not self._chunks.done
+            if self._in_body and len(data) > _MUCH:
+                self._take_turns()
         if body:
             current.feed(body)
         if not self._in_body:
             current.feed_end()
         return rest
+
+    def _take_turns(self) -> None:
+        """Let everyone else have theirs: uvloop may read 32 times in one, and small chunks take time."""
+        self.transport.pause_reading()
+        self.loop.call_soon(self._my_turn)
+
+    def _my_turn(self) -> None:
+        if not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     # The end.
 

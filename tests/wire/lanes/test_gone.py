@@ -50,6 +50,36 @@ async def test_nothing_is_begun_for_a_client_that_turned_out_to_be_gone(yard: Ya
     assert {line["status"] for line in yard.lines()} == {401}
 
 
+async def test_what_is_pipelined_is_not_read_faster_than_it_is_answered(yard: Yard) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_connection(yard.addresses[RUN]) as client:
+        client.setblocking(False)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await loop.sock_sendall(client, request("/private") * 1_000_000)
+        (connection,) = yard.states[RUN].connections
+        assert len(connection._buffer) < 2**20  # type: ignore[union-attr]
+        reset(client)
+
+
+async def test_a_train_of_tiny_chunks_arrives_whole_while_others_are_answered(yard: Yard) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_connection(yard.addresses[RUN]) as client:
+        client.setblocking(False)
+        body = b"1\r\nA\r\n" * 500_000 + b"0\r\n\r\n"
+        await loop.sock_sendall(client, request("/public", method="POST", transfer_encoding="chunked"))
+        sending = asyncio.ensure_future(loop.sock_sendall(client, body))
+        answered = asyncio.ensure_future(loop.sock_recv(client, 15))
+        async with yard.connect(RUN) as other:
+            while not answered.done():
+                assert (await other.ask(request("/private"))).status == 401
+        await sending
+        assert await answered == b"HTTP/1.1 200 OK"
+        reset(client)
+    await yard.quiet()
+    assert [len(each.body) for each in yard.backend.requests if each.method == b"POST"] == [500_000]
+
+
 async def test_what_came_before_a_tunnel_does_not_open_the_gates(yard: Yard) -> None:
     """A backend that does not read stops its client, however much was sent ahead of the 101."""
 
