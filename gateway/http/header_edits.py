@@ -63,6 +63,10 @@ class HeaderEdits:
         """The headers of a response as they go to the client."""
         return [*(line for line in headers if line[0].lower() not in self._names), *self.add]
 
+    def taken_out(self, headers: Headers) -> Headers:
+        """For what comes before or behind a response: early hints, trailers. Nothing is set there."""
+        return [line for line in headers if line[0].lower() not in self._names]
+
     def _goes(self, name: bytes) -> bool:
         known = self._memory.get(name)
         if known is None:

@@ -226,7 +226,8 @@ class Exchange:
     # -- the connection's side -----------------------------------------------------
 
     def interim(self, answer: Answer) -> None:
-        self._port.interim(answer)
+        edits = self._forward.edits
+        self._port.interim(replace(answer, headers=edits.taken_out(answer.headers)) if edits else answer)
 
     def answer_begins(self, answer: Answer, data: bytes) -> None:
         self._answered = True
@@ -255,7 +256,9 @@ class Exchange:
             if connection.server.failures and not self._switched:
                 self._pool.report(connection.server, True)
             self._pool.release(connection, reusable=reusable and self._uploaded and not self._early)
-        self._port.finish(sound_trailers(trailers))
+        if trailers:
+            trailers = self._forward.edits.taken_out(sound_trailers(trailers))
+        self._port.finish(trailers)
         self._on_done(self._forward.decided)
 
     def switched(self, answer: Answer, data: bytes) -> None:

@@ -308,12 +308,24 @@ class Connection(asyncio.Protocol):
         chunks = self._chunks
         assert chunks is not None  # noqa: S101 - made with the head
         body, rest = chunks.feed(data)
+        if len(data) > _MUCH and not chunks.done:
+            self._take_turns()
         if body:
             self._asker().answer_data(body)
         if chunks.broken is not None:
             raise Broken(f"not HTTP/1.1: {chunks.broken}")
         if chunks.done:
             self._settle(clean=not rest, trailers=chunks.trailers)
+
+    def _take_turns(self) -> None:
+        """Let everyone else have theirs: uvloop may read 32 times in one, and small chunks take time."""
+        if self._reading and self._transport is not None:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._my_turn)
+
+    def _my_turn(self) -> None:
+        if self._reading and self._transport is not None and not self.closed:
+            self._transport.resume_reading()
 
     def _pass_on(self, data: bytes) -> None:
         self._asker().answer_data(data)
@@ -371,6 +383,8 @@ class Connection(asyncio.Protocol):
         return f"<Connection to {self.address}, {state}, {self.uses} requests>"
 
 
+_MUCH = 64 * 1024
+"""Bytes of a chunked body that are read at once before others have their turn."""
 _BEGINNING = re.compile(
     rb"HTTP/1\.[01] |" + rb"|".join(re.escape(b"HTTP/1.1 "[:n]) + rb"\Z" for n in range(9)) + rb"|HTTP/1\.0\Z"
 )

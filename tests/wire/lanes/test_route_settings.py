@@ -145,6 +145,20 @@ async def test_both_limits_hold(lane: str, yard: Yard) -> None:
 # -- what is changed, how large, how long --------------------------------------------------------------------
 
 
+async def test_what_is_removed_comes_no_other_way(lane: str, yard: Yard) -> None:
+    """Neither ahead of the answer, among early hints, nor behind it, among its trailers."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX-Powered-By: secret\r\n\r\n"
+    body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
+    yard.plays(answering(hints + body + b"X-Sum: 1\r\nx-powered-by: secret\r\nCache-Control: public\r\n\r\n"))
+    async with yard.connect(lane) as client:
+        await client.send(request("/edited/trailers"))
+        early = await client.answer(informational=True)
+        answer = await client.answer() if early.status == 103 else early
+    assert b"secret" not in early.head + answer.head + answer.trailers
+    assert answer.all("cache-control") == ["no-store"]
+    assert b"public" not in answer.trailers
+
+
 async def test_headers_are_set_and_removed_both_ways(lane: str, yard: Yard) -> None:
     headers = [(b"Server", b"x"), (b"x-powered-by", b"y"), (b"cache-control", b"public"), (b"X-Z", b"1")]
     yard.plays(answering(response(b"ok", *headers)))
