@@ -62,34 +62,37 @@ async def stream(site: TunnelSite, who: Person | str | None, below: str) -> Asyn
 # -- by itself -----------------------------------------------------------------------------------------------
 
 
-async def test_the_client_may_end_its_direction_first(site: TunnelSite) -> None:
-    async def script(peer: Peer) -> None:
-        said = await peer.closed()
-        await peer.send(b"you said " + said)
-
-    async with Backend(accepting(script), listening=site.raw), connect(site.gateway.address) as client:
-        await opened(client, handshake("/raw/x", token=site.root.access))
-        await client.send(b"all of it")
-        client.half_close()
-        assert await client.closed() == b"you said all of it"
-
-
-async def test_the_backend_may_end_its_direction_first(site: TunnelSite) -> None:
+async def test_the_clients_end_ends_both_directions(site: TunnelSite) -> None:
+    """A tunnel has no half: who is done has left. What he said before is delivered."""
     said: list[bytes] = []
 
     async def script(peer: Peer) -> None:
-        await peer.send(b"that was all")
-        await peer.half_close()
         said.append(await peer.closed())
 
     async with Backend(accepting(script), listening=site.raw) as backend:
         async with connect(site.gateway.address) as client:
             await opened(client, handshake("/raw/x", token=site.root.access))
-            assert await client.closed() == b"that was all"
-            await client.send(b"and still I speak")
+            await client.send(b"all of it" * 10_000)
             client.half_close()
             await until(lambda: backend.peers[0].ended.is_set())
-        assert said == [b"and still I speak"]
+            assert await client.closed() == b""
+        assert said == [b"all of it" * 10_000]
+
+
+async def test_the_backends_end_ends_both_directions(site: TunnelSite) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send(b"that was all" * 10_000)
+        await peer.half_close()
+        assert await peer.closed() == b""
+
+    async with (
+        Backend(accepting(script), listening=site.raw) as backend,
+        connect(site.gateway.address) as client,
+    ):
+        await opened(client, handshake("/raw/x", token=site.root.access))
+        assert await client.closed() == b"that was all" * 10_000
+        await until(lambda: backend.peers[0].ended.is_set())
+        await site.quiet()  # though the client has not closed yet
 
 
 async def test_a_client_that_vanishes_takes_the_backends_connection_along(site: TunnelSite) -> None:
@@ -142,7 +145,7 @@ async def test_a_silent_tunnel_is_ended(site: TunnelSite) -> None:
             assert client.close_code == 1006  # no close frame: nobody puts words into the ends' mouths
         await until(backend.seen[0].ended.is_set)
         line = await site.line("/brief/echo/silent")
-        assert IDLE * 1000 <= line["durationMs"] < IDLE * 1000 + 2500
+        assert 0.75 < line["durationMs"] / 1000 / IDLE < 3  # by a clock that is looked at five times a second
 
 
 async def test_either_sides_bytes_keep_a_tunnel(site: TunnelSite) -> None:

@@ -17,8 +17,19 @@ import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.support.backend import Backend, Peer
 from tests.support.raw import connect
-from tests.support.tunnels import TUNNELS, Tls, TunnelSite, listening, many_open_files, tunnel_site, until
+from tests.support.tunnels import (
+    TUNNELS,
+    Tls,
+    TunnelSite,
+    accepting,
+    listening,
+    many_open_files,
+    opened,
+    tunnel_site,
+    until,
+)
 from tests.support.websockets import BEARER, Door, Seen, WebSocketBackend, handshake
 
 pytestmark = pytest.mark.anyio
@@ -209,17 +220,6 @@ async def test_a_denial_is_passed_on_whole(way: Way, query: str) -> None:
     ]
 
 
-async def test_a_handshake_that_the_backend_finds_wrong_is_its_own_affair(way: Way) -> None:
-    async with connect(way.door.address) as client:
-        answer = await client.ask(
-            handshake("/echo", token=way.door.token, sec_websocket_key="too-short", connection="Upgrade")
-        )
-        assert answer.status == 400
-        assert answer.get("x-gateway-error") is None
-        assert b"Sec-WebSocket-Key" in answer.body
-        assert await client.closed() == b""
-
-
 # -- who it is -----------------------------------------------------------------------------------------------
 
 
@@ -340,6 +340,26 @@ async def _stands_still(count: Any) -> None:
             await asyncio.sleep(0.03)
             still = still + 1 if count() == last and last >= 0 else 0
             last = count()
+
+
+async def test_both_directions_flow_at_once(site: TunnelSite) -> None:
+    """Neither waits for the other, however full both are."""
+    down, up = os.urandom(16 * MEGABYTE), os.urandom(16 * MEGABYTE)
+
+    async def script(peer: Peer) -> None:
+        sending = asyncio.ensure_future(peer.send(down))
+        assert await peer.reader.readexactly(len(up)) == up
+        await sending
+        await peer.closed()
+
+    async with (
+        Backend(accepting(script), listening=site.raw),
+        connect(site.gateway.address) as client,
+    ):
+        await opened(client, handshake("/raw/x", token=site.root.access))
+        sending = asyncio.ensure_future(client.send(up))
+        assert await client.read(len(down)) == down
+        await sending
 
 
 async def test_a_thousand_tunnels_at_once(site: TunnelSite) -> None:

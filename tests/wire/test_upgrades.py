@@ -28,7 +28,15 @@ REFUSED = {
     "bad token": ("/echo", {"authorization": "Bearer x.y.z"}, 401, "invalid_token"),
     "bad subprotocol": ("/echo", {"sec_websocket_protocol": BEARER + "x.y.z"}, 401, "invalid_token"),
     "empty subprotocol": ("/echo", {"sec_websocket_protocol": BEARER}, 401, "invalid_token"),
-    "another case": ("/echo", {"sec_websocket_protocol": "Gateway.Bearer.{ana}"}, 401, "not_logged_in"),
+    "another case": ("/echo", {"sec_websocket_protocol": "Gateway.Bearer.x.y.z"}, 401, "invalid_token"),
+    "a short key": ("/echo", {"authorization": "Bearer {ana}", "sec_websocket_key": "A"}, 400, "bad_request"),
+    "no key": ("/echo", {"authorization": "Bearer {ana}", "sec_websocket_key": ""}, 400, "bad_request"),
+    "an old version": (
+        "/echo",
+        {"authorization": "Bearer {ana}", "sec_websocket_version": "8"},
+        400,
+        "bad_request",
+    ),
     "no admin": ("/admin/echo", {"authorization": "Bearer {ana}"}, 403, "forbidden"),
     "no role": ("/analysts/echo", {"sec_websocket_protocol": BEARER + "{ana}"}, 403, "forbidden"),
     "two places": (
@@ -75,7 +83,8 @@ async def test_what_is_sent_ahead_waits_for_the_101(site: TunnelSite) -> None:
         ahead = asyncio.ensure_future(peer.read())
         await accept.wait()
         assert not ahead.done()
-        await peer.send(ACCEPTED, await ahead)
+        await peer.send(ACCEPTED)
+        await peer.send(await ahead)
         await echo_bytes(peer)
 
     async with Backend(script, listening=site.raw) as backend, connect(site.gateway.address) as client:
