@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def _prove(examined: Examined) -> list[Result]:
     from gateway.policy.compile import compile_tests
     from gateway.policy.prove import prove
 
-    return prove(examined.policy, compile_tests(examined.config, examined.places))
+    return prove(examined.policy, compile_tests(examined.config, examined.places), time.time())
 
 
 def _report(config: Path, examined: Examined, results: list[Result]) -> None:

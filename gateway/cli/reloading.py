@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def _objection(examined: Examined) -> Refused | None:
         return Refused(
             "mistakes", counted(len(mistakes), "mistake"), [_fields(problem) for problem in mistakes]
         )
-    results = prove(examined.policy, compile_tests(examined.config, examined.places))
+    results = prove(examined.policy, compile_tests(examined.config, examined.places), time.time())
     failed = [result for result in results if not result.passed]
     if failed:
         return Refused(

@@ -269,6 +269,13 @@ def _filled_list(value: Any) -> Any:
     return _as_list(value) if isinstance(value, Filled) else value
 
 
+def filled(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A list that says nothing would be taken for one that says everything."""
+    if not items:
+        raise ValueError("can't be empty; leave it out, or name something")
+    return items
+
+
 def no_repetition(items: tuple[Any, ...]) -> tuple[Any, ...]:
     if not items:
         raise ValueError("can't be empty")
@@ -334,6 +341,9 @@ UpgradeToken = Annotated[str, PlainValidator(written(_upgrade)), _text("protocol
 HeaderValue = Annotated[str, PlainValidator(written(_header_value)), _text("text")]
 Email = Annotated[str, PlainValidator(written(values.parse_email)), _text("e-mail", "@")]
 Host = Annotated[str, PlainValidator(written(values.parse_host_pattern)), _text("host")]
+Moment = Annotated[float, PlainValidator(written(values.parse_moment)), _text("day or time", "^[0-9]{4}-")]
+Origin = Annotated[str, PlainValidator(written(values.parse_origin)), _text("origin", r"^(\*|https?://)")]
+CorsHeader = Annotated[str, PlainValidator(written(values.parse_header_name)), _text("header name")]
 Network = Annotated[values.Network, PlainValidator(written(values.parse_network)), _text("network")]
 Address = Annotated[values.Address, PlainValidator(written(values.parse_address)), _text("IP address")]
 Trusted = Annotated[values.Network | str, PlainValidator(written(_trusted)), _text("network or unix")]

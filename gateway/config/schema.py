@@ -109,10 +109,43 @@ class Server(Section):
     timeouts: ServerTimeouts = setting({}, "How long the gateway waits for its clients.")
 
 
+class Cors(Section):
+    """Which pages of other origins may call from a browser.
+
+    The gateway answers preflights itself, sets these headers on every answer, and drops the backend's own.
+    """
+
+    origins: Annotated[tuple[fields.Origin, ...], fields.one_or_many, AfterValidator(fields.filled)] = (
+        required(
+            "Origins of the pages: exact ones, `https://*.example.com` for all below, or `*` for every page.",
+            ["https://app.example.com"],
+        )
+    )
+    headers: tuple[fields.CorsHeader, ...] = setting(
+        ("Authorization", "Content-Type"),
+        "Request headers that a page may set; `*` for all.",
+        ["Authorization", "Content-Type", "X-Requested-With"],
+    )
+    expose: tuple[fields.CorsHeader, ...] = setting(
+        (), "Response headers that a page may read.", ["X-Total-Count"]
+    )
+    credentials: fields.Switch = setting(
+        False, "Let the browser send cookies along. Not together with the origin `*`."
+    )
+    max_age: fields.DurationOrZero = setting(
+        "10m", "How long a browser may remember the answer to a preflight."
+    )
+
+
 class Auth(Section):
     """The endpoints that the gateway serves itself."""
 
     prefix: fields.Prefix = setting("/auth", "The path below which they are; it is never forwarded.")
+    cors: Cors | None = setting(
+        None,
+        "Which pages of other origins may call them from a browser; left out: none.",
+        {"origins": ["https://app.example.com"]},
+    )
 
 
 class AccessToken(Section):
@@ -332,19 +365,13 @@ class Upstream(Section):
         return (self.url,) if self.url is not None else self.urls
 
 
-def _filled_tuple(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not items:
-        raise ValueError("can't be empty; leave it out, or name something")
-    return items
-
-
 class Roles(Section):
     """Roles that a person needs: `any` of a list, or `all` of it."""
 
-    any: Annotated[tuple[fields.Role, ...], AfterValidator(_filled_tuple)] | None = setting(
+    any: Annotated[tuple[fields.Role, ...], AfterValidator(fields.filled)] | None = setting(
         None, "One of these is enough.", ["analyst", "auditor"]
     )
-    all: Annotated[tuple[fields.Role, ...], AfterValidator(_filled_tuple)] | None = setting(
+    all: Annotated[tuple[fields.Role, ...], AfterValidator(fields.filled)] | None = setting(
         None, "Every one of these is needed.", ["analyst", "emea"]
     )
 
@@ -353,10 +380,10 @@ class Rule(Section):
     """What a caller must be. All named kinds must hold."""
 
     roles: Roles | None = setting(None, "Roles, as `{any: [...]}` or `{all: [...]}`.")
-    users: Annotated[tuple[fields.Email, ...], AfterValidator(_filled_tuple)] | None = setting(
+    users: Annotated[tuple[fields.Email, ...], AfterValidator(fields.filled)] | None = setting(
         None, "E-mail addresses.", ["ann@example.com"]
     )
-    networks: Annotated[tuple[fields.Network, ...], AfterValidator(_filled_tuple)] | None = setting(
+    networks: Annotated[tuple[fields.Network, ...], AfterValidator(fields.filled)] | None = setting(
         None, "Networks that the client's address must be in; everyone else gets 403.", ["10.0.0.0/8"]
     )
 
@@ -395,6 +422,21 @@ class RouteRateLimit(Section):
     )
     per_address: fields.RateLimit | None = setting(
         None, "From one address (IPv6: one /64), whoever asks.", "20/second"
+    )
+
+
+class Valid(Section):
+    """A time, from `from` until just before `until`. At least one of the two."""
+
+    from_: fields.Moment | None = setting(
+        None,
+        "The first moment, a day or a time with its offset. A day begins at 00:00 UTC.",
+        "2026-12-01",
+        "2026-12-01T08:00:00+01:00",
+        alias="from",
+    )
+    until: fields.Moment | None = setting(
+        None, "The moment when it is over. Likewise.", "2027-01-31", "2027-01-31T18:00:00Z"
     )
 
 
@@ -446,6 +488,21 @@ class Route(Section):
         None, "Largest request body, instead of `server.limits.body`; may be larger than that.", "1GiB"
     )
     rate_limit: RouteRateLimit = setting({}, "How often these requests may be made.")
+    cors: Cors | None = setting(
+        None,
+        "Which pages of other origins may make these requests from a browser; left out: the backend says.",
+        {"origins": ["https://app.example.com"]},
+    )
+    valid: Valid | None = setting(
+        None,
+        "When the rule lets anyone in. Outside of it nobody passes (403); no other route takes over.",
+        {"until": "2027-01-31"},
+    )
+    report_only: fields.Switch = setting(
+        False,
+        "Let pass what this rule refuses, and say so in the log: for trying a rule on live traffic. A "
+        "would-be 401 passes without identity headers, a would-be 403 with them.",
+    )
 
 
 class Request(Section):
@@ -510,6 +567,9 @@ class Test(Section):
     host: fields.Host | None = setting(None, "The Host header of the request.", "api.example.com")
     from_: fields.Address | None = Field(
         None, alias="from", description="The client's address.", examples=["10.1.2.3"]
+    )
+    at: fields.Moment | None = setting(
+        None, "When it is asked, for rules with `valid`; left out: now.", "2027-02-01T12:00:00Z"
     )
     route: fields.Text | None = setting(None, "The path of the route that must be the one.", "/admin/**")
     upstream: fields.Text | None = setting(None, "The backend that must be the one.", "reports")

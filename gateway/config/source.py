@@ -116,6 +116,14 @@ class Places:
         entry = parent.entries.get(str(path[-1])) if isinstance(parent, Table) and not left and path else None
         return self._place(entry) if entry is not None else self.of(*path)
 
+    def name(self, *path: Step) -> str:
+        """What the setting is called in the file that holds it, `routes[2]`."""
+        return written_path(path)
+
+    def included(self, *path: Step) -> bool:
+        """Whether it stands in an included file."""
+        return False
+
     def _find(self, path: Steps) -> tuple[Node | None, Steps]:
         """The deepest node along `path`, and the steps that lead no further."""
         node, left = _descend(self._root, path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -233,6 +234,48 @@ def parse_host_pattern(value: Any) -> str:
     if bare.startswith("[") or not _HOST_NAME.fullmatch(bare.removeprefix("*.")):
         return _odd_host(value)
     return bare
+
+
+def parse_moment(value: Any) -> float:
+    """`2027-01-31` (00:00 UTC) or `2027-01-31T18:00:00+01:00` (RFC 3339), in Unix seconds."""
+    text = value if isinstance(value, str) else ""
+    try:
+        if _DAY.fullmatch(text):
+            return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+        if _MOMENT.fullmatch(text):
+            return datetime.fromisoformat(text.upper()).timestamp()
+    except ValueError as error:
+        raise ValueError(f"there is no such time: {error}") from None
+    raise ValueError(f"must be a day like 2027-01-31 or a time like 2027-01-31T18:00:00Z, not {show(value)}")
+
+
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MOMENT = re.compile(
+    r"[0-9-]{10}[Tt][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+def parse_origin(value: Any) -> str:
+    """`https://app.example.com`, `https://*.example.com` or `*`, as browsers write it (RFC 6454 §6.2)."""
+    if value == "*":
+        return "*"
+    match = _ORIGIN.fullmatch(value.lower()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"must be an origin like https://app.example.com, without a path, not {show(value)}")
+    default = {"http": ":80", "https": ":443"}[match["scheme"]]
+    return match[0].removesuffix(default)
+
+
+_ORIGIN = re.compile(
+    r"(?P<scheme>https?)://(\*\.)?([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?"
+)
+
+
+def parse_header_name(value: Any) -> str:
+    """A token of RFC 9110 §5.6.2, or `*`."""
+    if not isinstance(value, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", value):
+        raise ValueError(f"must be the name of a header, not {show(value)}")
+    return value
 
 
 def parse_email(value: Any) -> str:

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
 
-from gateway.config.schema import Config, Person, Rate, Rule
+from gateway.config.schema import Config, Person, Rate, Rule, Valid
+from gateway.config.schema import Cors as WrittenCors
 from gateway.config.schema import HeaderEdits as WrittenEdits
 from gateway.config.schema import Route as Written
 from gateway.config.schema import RouteRateLimit as WrittenLimit
 from gateway.config.schema import Test as WrittenTest
 from gateway.config.source import Places, Problem, Step, written_path
+from gateway.http.cors import Cors
 from gateway.http.header_edits import NO_EDITS, HeaderEdits
 from gateway.identity.principal import Principal
-from gateway.policy.model import Allow, Policy, RateLimit, Route
+from gateway.policy.model import Allow, Policy, RateLimit, Route, Validity
 from gateway.policy.pattern import Pattern, literal_prefix, parse
 from gateway.policy.prove import Test
 from gateway.policy.review import review
@@ -32,9 +36,14 @@ _WORDS = {
 }
 
 
-def compile_policy(config: Config, places: Places) -> tuple[Policy | None, list[Problem]]:
-    """The policy, or None if there is any mistake; and all mistakes and warnings."""
-    compiler = _Compiler(config, places)
+def compile_policy(
+    config: Config, places: Places, *, report_only: bool = False
+) -> tuple[Policy | None, list[Problem]]:
+    """The policy, or None if there is any mistake; and all mistakes and warnings.
+
+    `report_only`: no rule refuses, all only report (`gateway run --report-only`).
+    """
+    compiler = _Compiler(config, places, report_only)
     routes = [compiler.route(index, written) for index, written in enumerate(config.routes)]
     policy = Policy.build(
         tuple(route for route in routes if route is not None), compiler.default(), config.auth.prefix
@@ -54,8 +63,9 @@ def compile_tests(config: Config, places: Places) -> tuple[Test, ...]:
 class _Compiler:
     """Compiles rule by rule and collects what is wrong with each."""
 
-    def __init__(self, config: Config, places: Places) -> None:
+    def __init__(self, config: Config, places: Places, report_only: bool) -> None:
         self.problems: list[Problem] = []
+        self._report_only = report_only
         self._config = config
         self._places = places
 
@@ -78,7 +88,7 @@ class _Compiler:
             pattern=pattern,
             methods=None if written.methods is None else frozenset(written.methods),
             hosts=written.hosts or (),
-            allow=self._allow(index, written.allow),
+            allow=replace(self._allow(index, written.allow), valid=_validity(written.valid)),
             upstream=self._upstream(index, written),
             strip=self._strip(index, written, pattern),
             file=place.file,
@@ -89,6 +99,10 @@ class _Compiler:
             request_headers=_edits(written.headers.request),
             response_headers=_edits(written.headers.response),
             rate_limit=_rate_limit(written.rate_limit),
+            cors=cors(written.cors),
+            report_only=written.report_only or self._report_only,
+            name=self._places.name("routes", index),
+            included=self._places.included("routes", index),
         )
 
     def default(self) -> Route:
@@ -111,6 +125,7 @@ class _Compiler:
             strip=0,
             file=place.file,
             line=place.line,
+            report_only=self._report_only,
         )
 
     def _upstream(self, index: int, written: Written) -> str:
@@ -182,6 +197,29 @@ def _rate_limit(written: WrittenLimit) -> RateLimit | None:
     return None if limit == RateLimit() else limit
 
 
+def _validity(written: Valid | None) -> Validity | None:
+    if written is None:
+        return None
+    begin = -inf if written.from_ is None else written.from_
+    return Validity(begin, inf if written.until is None else written.until)
+
+
+def cors(written: WrittenCors | None) -> Cors | None:
+    """Of a route, or of the gateway's own endpoints."""
+    if written is None:
+        return None
+    exact = [origin for origin in written.origins if "*." not in origin]
+    below = [origin.partition("*") for origin in written.origins if "*." in origin]
+    return Cors(
+        origins=frozenset(origin.encode() for origin in exact),
+        origin_suffixes=tuple((scheme.encode(), domain.encode()) for scheme, _, domain in below),
+        headers=frozenset(name.lower().encode() for name in written.headers),
+        expose=tuple(name.encode() for name in written.expose),
+        credentials=written.credentials,
+        max_age=int(written.max_age),
+    )
+
+
 def _limit(name: str, rate: Rate | None) -> Limit | None:
     return None if rate is None else Limit(rate.amount, rate.seconds, name)
 
@@ -200,6 +238,7 @@ def _test(written: WrittenTest, place: str) -> Test:
         principal=_caller(written.as_),
         caller=written.as_ if isinstance(written.as_, str) else _describe(written.as_),
         address=written.from_,
+        at=written.at,
         expect=written.expect,
         route=written.route,
         upstream=written.upstream,

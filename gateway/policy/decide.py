@@ -30,12 +30,16 @@ def decide(
     path: bytes,
     principal: Principal | None,
     address: Address | None,
+    now: float,
 ) -> Decision:
-    """Judge one request. `path` is the raw path without its query; `host` is empty if there is none."""
+    """Judge one request. `path` is the raw path without its query; `host` is empty if there is none.
+
+    `now` is in Unix seconds.
+    """
     claims = claims_of(policy, method, host, path)
     if isinstance(claims, Decision):
         return claims
-    return settle(claims, principal, address)
+    return settle(claims, principal, address, now)
 
 
 def claims_of(policy: Policy, method: str, host: bytes, path: bytes) -> Claims | Decision:
@@ -50,14 +54,29 @@ def claims_of(policy: Policy, method: str, host: bytes, path: bytes) -> Claims |
     return claims
 
 
-def settle(claims: Claims, principal: Principal | None, address: Address | None) -> Decision:
-    """Whether this caller satisfies every rule."""
-    reason = claims.route.allow.refusal(principal, address)
+def settle(claims: Claims, principal: Principal | None, address: Address | None, now: float) -> Decision:
+    """Whether this caller satisfies every rule now."""
+    route = claims.route
+    reason = route.allow.refusal(principal, address, now)
     if reason is not None:
-        return _refuse(claims.granted, reason, reason)
+        refused = _refuse(claims.granted, reason, reason)
+        return _report(claims, refused, principal, address, now) if _only_reports(route) else refused
     if claims.others:
-        return _decide_others(claims, principal, address)
+        return _decide_others(claims, principal, address, now)
     return claims.granted
+
+
+def _only_reports(route: Route) -> bool:
+    """A route without a backend has nowhere to send what it would let pass."""
+    return route.report_only and bool(route.upstream)
+
+
+def _report(
+    claims: Claims, refused: Decision, principal: Principal | None, address: Address | None, now: float
+) -> Decision:
+    """Let pass what only the route's own rule refuses. What other readings ask for is asked for still."""
+    decision = _decide_others(claims, principal, address, now)
+    return decision if decision.error else decision._replace(reason=Reason.REPORT_ONLY, would=refused)
 
 
 _CODES: dict[type[Exception], Reason] = {
@@ -68,9 +87,11 @@ _CODES: dict[type[Exception], Reason] = {
 }
 
 
-def _decide_others(claims: Claims, principal: Principal | None, address: Address | None) -> Decision:
+def _decide_others(
+    claims: Claims, principal: Principal | None, address: Address | None, now: float
+) -> Decision:
     """401 only if a login could help in every reading."""
-    refusals = [route.allow.refusal(principal, address) for route in claims.others]
+    refusals = [route.allow.refusal(principal, address, now) for route in claims.others]
     reasons = [reason for reason in refusals if reason is not None]
     if not reasons:
         return claims.granted
@@ -99,7 +120,8 @@ def _claims(policy: Policy, method: str, host: bytes, path: bytes) -> Claims:
     others = tuple(sorted({*found} - {route}, key=_file_order)) if len(found) > 1 else ()
     reason = Reason.DEFAULT if route is policy.default else route.allow.reason
     limited = tuple(each for each in (route, *others) if each.rate_limit is not None)
-    return Claims(route, others, Decision(Verdict.ALLOW, reason, route, forward, None), limited)
+    timed = any(each.allow.valid is not None for each in (route, *others))
+    return Claims(route, others, Decision(Verdict.ALLOW, reason, route, forward, None), limited, timed)
 
 
 def _with_folds(path: bytes) -> list[tuple[Reading, Reading]]:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, unique
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from math import inf, nan
 from typing import NamedTuple
 
 from gateway.errors import GatewayError
+from gateway.http.cors import Cors
 from gateway.http.header_edits import NO_EDITS, HeaderEdits
 from gateway.identity.principal import Principal
 from gateway.policy.match import Matcher
@@ -41,6 +43,8 @@ class Reason(StrEnum):
     """Allowed: the route asks for a network only, and the client's address is in it."""
     DEFAULT = "default"
     """Allowed: no route names the path, and the caller is what `default` asks for."""
+    REPORT_ONLY = "report_only"
+    """Allowed, though the route's own rule refuses it: the route only reports."""
     NO_CREDENTIAL = "no_credential"
     """Refused: the route asks for a login, and the caller has none."""
     NOT_ADMIN = "not_admin"
@@ -51,6 +55,10 @@ class Reason(StrEnum):
     """Refused: the caller is not on the route's list of users."""
     NETWORK = "network"
     """Refused: the client's address is in none of the route's networks."""
+    NOT_YET_VALID = "not_yet_valid"
+    """Refused: the route's `valid` time has not begun."""
+    EXPIRED = "expired"
+    """Refused: the route's `valid` time is over."""
     NOBODY = "nobody"
     """Refused: the route is closed to everyone."""
     OTHER_READING = "other_reading"
@@ -65,8 +73,24 @@ class Reason(StrEnum):
     """Refused: the path has more readings than anyone can check."""
 
 
-FINAL = frozenset({Reason.NETWORK, Reason.NOBODY})
+FINAL = frozenset({Reason.NETWORK, Reason.NOBODY, Reason.NOT_YET_VALID, Reason.EXPIRED})
 """Refusals that no login would change: 403 for the anonymous too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """When a rule lets anyone in at all, in Unix seconds. Outside of it the rule still decides: nobody."""
+
+    begin: float = -inf
+    """From this moment on."""
+    end: float = inf
+    """Until just before this one."""
+
+    def refusal(self, now: float) -> Reason | None:
+        """Why not now, or None. An unknown time (NaN) is refused."""
+        if self.begin <= now < self.end:
+            return None
+        return Reason.EXPIRED if now >= self.end else Reason.NOT_YET_VALID
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +111,8 @@ class Allow:
     """One of these canonical e-mail addresses; None if not named."""
     networks: tuple[Network, ...] | None = None
     """The client's address is in one of these; None if not named."""
+    valid: Validity | None = None
+    """The time is within this; None for always."""
 
     needs_login: bool = field(init=False)
     """Asks something of the person, not only of the address."""
@@ -102,7 +128,7 @@ class Allow:
 
     @property
     def public(self) -> bool:
-        """Lets everybody in from everywhere."""
+        """Lets everybody in from everywhere, at some time at least."""
         return self.everybody_without_login and not self.needs_login and self.networks is None
 
     @property
@@ -118,10 +144,16 @@ class Allow:
             return Reason.LOGGED_IN
         return Reason.NETWORKS if self.networks is not None else Reason.PUBLIC
 
-    def refusal(self, principal: Principal | None, address: Address | None) -> Reason | None:
-        """Why this caller may not pass, or None."""
+    def refusal(
+        self, principal: Principal | None, address: Address | None, now: float = nan
+    ) -> Reason | None:
+        """Why this caller may not pass, or None. `now` (Unix seconds) matters to rules with `valid`."""
         if self.closed:
             return Reason.NOBODY
+        if self.valid is not None:
+            untimely = self.valid.refusal(now)
+            if untimely is not None:
+                return untimely
         if self.networks is not None and not _within(address, self.networks):
             return Reason.NETWORK
         if not self.needs_login:
@@ -193,6 +225,20 @@ class Route:
     """What is changed on the way back."""
     rate_limit: RateLimit | None = None
     """How often it may be asked; None for any number of times."""
+    cors: Cors | None = None
+    """Which pages of other origins may use it from a browser; None: the backend says."""
+    report_only: bool = False
+    """Its own refusals are only reported. Never those of another reading of the path."""
+    name: str = "the default"
+    """`routes[2]`, as its own file counts them."""
+    included: bool = False
+    """Written in an included file."""
+
+    def __str__(self) -> str:
+        """As people find it: `routes[2] on line 14`."""
+        if self.index < 0:
+            return self.name
+        return f"{self.name} on line {self.line}" + (f" of {self.file}" if self.included else "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,6 +297,8 @@ class Decision(NamedTuple):
     """The raw path to forward: as received, or without the stripped prefix."""
     error: GatewayError | None
     """What to answer; None if allowed."""
+    would: Decision | None = None
+    """What a route that only reports would have decided; None if the same."""
 
 
 class Claims(NamedTuple):
@@ -264,3 +312,5 @@ class Claims(NamedTuple):
     """The answer to those who satisfy them all."""
     limited: tuple[Route, ...] = ()
     """Those of them all with a rate limit. A request counts in each."""
+    timed: bool = False
+    """Some of them holds only for a time."""

@@ -31,6 +31,8 @@ class Test:
     """The same, as the owner wrote it."""
     address: Address | None
     """The client's address; None if the test does not care."""
+    at: float | None
+    """When it is asked, in Unix seconds; None for now."""
     expect: int | Literal["allow"]
     """`allow`, or the status of the refusal."""
     route: str | None
@@ -71,20 +73,15 @@ class Result:
         else:
             return None
         asked = f"{test.method} {test.target} as {test.caller}"
-        return f"{asked}: {wrong} ({self.decision.reason.value}, {where(route)})"
+        return f"{asked}: {wrong} ({self.decision.reason.value}, {route})"
 
 
-def prove(policy: Policy, tests: Iterable[Test]) -> list[Result]:
-    """Ask the policy every question, in order."""
-    return [Result(test, _ask(policy, test)) for test in tests]
+def prove(policy: Policy, tests: Iterable[Test], now: float) -> list[Result]:
+    """Ask the policy every question, in order. `now` (Unix seconds) is when, if a test doesn't say."""
+    return [Result(test, _ask(policy, test, now)) for test in tests]
 
 
-def where(route: Route) -> str:
-    """The route as people find it: `routes[2] on line 14`."""
-    return "the default" if route.index < 0 else f"routes[{route.index}] on line {route.line}"
-
-
-def _ask(policy: Policy, test: Test) -> Decision:
+def _ask(policy: Policy, test: Test, now: float) -> Decision:
     return decide(
         policy,
         method=test.method,
@@ -92,6 +89,7 @@ def _ask(policy: Policy, test: Test) -> Decision:
         path=test.target.partition("?")[0].encode(),
         principal=test.principal,
         address=test.address,
+        now=now if test.at is None else test.at,
     )
 
 

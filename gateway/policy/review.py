@@ -14,7 +14,6 @@ from gateway.errors import BadRequest
 from gateway.policy.match import ANY_METHOD
 from gateway.policy.model import Allow, Network, Policy, Route
 from gateway.policy.pattern import Pattern
-from gateway.policy.prove import where
 from gateway.policy.readings import fold, read
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -115,11 +114,11 @@ def _same_requests(policy: Policy) -> Iterator[Remark]:
 
 def _clash(route: Route, first: Route, methods: set[str]) -> str:
     if route.methods == first.methods and route.hosts == first.hosts:
-        return f"the same requests as {where(first)}; remove one"
+        return f"the same requests as {first}; remove one"
     what = "the same requests" if route.methods is None else ", ".join(sorted(methods))
     hosts = sorted(set(route.hosts) & set(first.hosts))
     at = f" for {', '.join(hosts)}" if hosts else ""
-    return f"takes {what}{at} as {where(first)} does; leave them to one"
+    return f"takes {what}{at} as {first} does; leave them to one"
 
 
 def _unreachable(policy: Policy, route: Route) -> str | None:
@@ -139,7 +138,7 @@ def _laxer_by_host(policy: Policy, route: Route) -> Iterator[Remark]:
         laxer = other.upstream == route.upstream and not implies(route.allow, other.allow)
         if laxer and any(_meet(policy, route, other, host) for host in route.hosts):
             sentence = (
-                f"is laxer than {where(other)}, which has no hosts, for the same paths, and any client"
+                f"is laxer than {other}, which has no hosts, for the same paths, and any client"
                 " can send any Host; write trust_host: true if something in front checks it"
             )
             yield Remark(route, sentence)
@@ -184,7 +183,7 @@ def _fall_through(policy: Policy, route: Route) -> Iterator[Remark]:
             fallen.setdefault(other, []).append(method)
     for other, methods in fallen.items():
         names = f"{', '.join(methods)} {'falls' if len(methods) == 1 else 'fall'}"
-        yield Remark(route, f"{names} through to {where(other)}, which is public", warning=True)
+        yield Remark(route, f"{names} through to {other}, which is public", warning=True)
 
 
 def _laxer_below(policy: Policy, route: Route) -> Iterator[Remark]:
@@ -196,7 +195,7 @@ def _laxer_below(policy: Policy, route: Route) -> Iterator[Remark]:
         other = policy.matcher.find(method, _host(route), path) or policy.default
         if other.upstream == route.upstream and not implies(other.allow, route.allow):
             text = route.pattern.text.rstrip("/")
-            gets = f"{text}/… gets {where(other)}; write {text}/** for both"
+            gets = f"{text}/… gets {other}; write {text}/** for both"
             yield Remark(route, f"is stricter than what lies below it: {gets}", warning=True)
             return
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import nan
 
 from gateway.errors import (
     BadFraming,
@@ -161,13 +162,15 @@ class Gate:
             principal = self._principal(study.token)
         except InvalidToken as error:
             bad_token = error  # on a public route it counts as none
-        decision = settle(claims, principal, study.client.address)
+        decision = settle(claims, principal, study.client.address, self._now(claims))
         if decision.error is not None:
             return _denied(decision, principal, bad_token, decided)
         route = decision.route
         decided.route, decided.reason, decided.verdict = route.label, decision.reason._value_, "allow"
         if principal is not None:
             decided.user = principal.id
+        if decision.would is not None:
+            decided.would = _would(decision.would, bad_token)
         if claims.limited:
             hits = by_user(claims.limited, principal)
             if hits:
@@ -238,7 +241,13 @@ class Gate:
         destination = rules.destinations.get(claims.route.upstream)
         if destination is None or (destination.until_exp and self._is_over(principal)):
             return False
-        return rules is study.rules or settle(claims, principal, study.client.address).error is None
+        if rules is study.rules and not claims.timed:
+            return True
+        return settle(claims, principal, study.client.address, self._now(claims)).error is None
+
+    def _now(self, claims: Claims) -> float:
+        """Unix seconds, for rules that hold for a time; the others never look at it."""
+        return self._clock() if claims.timed else nan
 
     def _is_over(self, principal: Principal | None) -> bool:
         return principal is not None and self._clock() >= principal.expires_at
@@ -336,6 +345,13 @@ def _granted(head: Head, study: _Study, route: Route) -> bytes:
         check_handshake(head.method, head.http_version, study.headers)
         return asked
     return asked if asked in route.upgrade and asked != b"h2c" else b""
+
+
+def _would(refused: Decision, bad_token: InvalidToken | None) -> str:
+    """Why a route that only reports would have refused."""
+    if refused.verdict is Verdict.UNAUTHENTICATED and bad_token is not None:
+        return bad_token.code
+    return refused.reason.value
 
 
 def _denied(

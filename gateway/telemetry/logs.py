@@ -80,6 +80,8 @@ class Decided:
     """"allow" or "deny"."""
     reason: str = ""
     """A stable code: why."""
+    would: str = ""
+    """Why a route that only reports would have refused; empty if it would not."""
     upstream: str | None = None
     """Where it went."""
     duration_ms: float | None = None
@@ -115,7 +117,9 @@ class DecisionLog:
             path = masked(path)
         if it.duration_ms is None:
             it.duration_ms = (time.perf_counter() - it.began) * 1000.0
-        repeated = it.client, it.method, it.status, it.user, it.route, it.verdict, it.reason, it.upstream
+        repeated = (
+            it.client, it.method, it.status, it.user, it.route, it.verdict, it.reason, it.would, it.upstream
+        )  # fmt: skip
         before, behind = self._pieces.get(repeated) or self._render(repeated)
         upstream_ms = "null" if it.upstream_ms is None else f"{it.upstream_ms:.3f}"
         line = (
@@ -127,11 +131,12 @@ class DecisionLog:
 
     def _render(self, repeated: _Repeated) -> tuple[str, str]:
         """What stands before and behind the path. Most of it is the same for many requests."""
-        client, method, status, user, route, verdict, reason, upstream = repeated
+        client, method, status, user, route, verdict, reason, would, upstream = repeated
+        softened = f',"would":{quote(would)}' if would else ""
         pieces = (
             f',"client":{quote(client)},"method":{quote(method)},"path":',
             f',"status":{status},"user":{_quoted(user)},"route":{_quoted(route)}'
-            f',"verdict":{quote(verdict)},"reason":{quote(reason)},"upstream":{_quoted(upstream)},"durationMs":',
+            f',"verdict":{quote(verdict)},"reason":{quote(reason)}{softened},"upstream":{_quoted(upstream)},"durationMs":',
         )
         if len(self._pieces) >= _MOST_PIECES:
             self._pieces.clear()
@@ -139,7 +144,7 @@ class DecisionLog:
         return pieces
 
 
-_Repeated = tuple[str, str, int, str | None, str | None, str, str, str | None]
+_Repeated = tuple[str, str, int, str | None, str | None, str, str, str, str | None]
 _MOST_PIECES = 4096
 """Remembered; some 3 MB."""
 

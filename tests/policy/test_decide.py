@@ -33,7 +33,13 @@ def ask(
     address: Address | None = None,
 ) -> Decision:
     return decide(
-        rules or policy(RULES), method=method, host=host, path=path, principal=principal, address=address
+        rules or policy(RULES),
+        method=method,
+        host=host,
+        path=path,
+        principal=principal,
+        address=address,
+        now=0.0,
     )
 
 
@@ -210,11 +216,14 @@ def test_the_reasons_are_stable() -> None:
         "users",
         "networks",
         "default",
+        "report_only",
         "no_credential",
         "not_admin",
         "missing_role",
         "not_listed_user",
         "network",
+        "not_yet_valid",
+        "expired",
         "nobody",
         "other_reading",
         "auth_prefix",

@@ -89,7 +89,7 @@ def rank_of(each: Route, segments: list[bytes], caseless: bool) -> tuple[int, ..
 
 def judge(policy: Policy, path: bytes, backends: list[Backend]) -> None:
     for caller in CALLERS:
-        decision = decide(policy, method="GET", host=b"", path=path, principal=caller, address=None)
+        decision = decide(policy, method="GET", host=b"", path=path, principal=caller, address=None, now=0.0)
         if decision.verdict is Verdict.ALLOW:
             for backend in backends:
                 check(policy, decision, caller, backend)
