@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -289,9 +289,7 @@ class Upkeep:
         self._tasks = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._run())]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         self._pools.close()
         await self._limiter.close()
         await self._passwords.close()
@@ -317,6 +315,22 @@ class Upkeep:
             self._health.restore(name)
         else:
             self._health.degrade(name, why)
+
+
+async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel them until they are over.
+
+    Once is not enough: a client library may take a cancellation that comes just as its own time is
+    up for that time-out, and a loop around it goes on for ever.
+    """
+    alive = {task for task in tasks if not task.done()}
+    while alive:
+        for task in alive:
+            task.cancel()
+        _, alive = await asyncio.wait(alive, timeout=_CANCEL_AGAIN_S)
+
+
+_CANCEL_AGAIN_S = 0.5
 
 
 class _Front:
