@@ -254,6 +254,7 @@ def test_every_reason_is_in_the_reference() -> None:
         Reason.USERS,
         Reason.NETWORKS,
         Reason.DEFAULT,
+        Reason.REPORT_ONLY,
     }
     told = {codes(row[0])[0]: row[1] for row in rows(REFERENCE / "log.md", "Reasons of the rules")}
     assert told == {reason.value: "allow" if reason in allowed else "deny" for reason in Reason}
