@@ -2,55 +2,95 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+from gateway.config.load import load
 from gateway.policy.compile import compile_policy, compile_tests
+from gateway.policy.model import Reason
 from gateway.policy.prove import Result, prove
-from tests.policy.rules import TOKENS, loaded
-from tests.support.decisions import World, worlds
+from tests.policy.rules import TOKENS
+from tests.support.decisions import NOW, Row, World, worlds
 
 WORLDS = {world.name: world for world in worlds()}
-ROWS = [(world.name, index) for world in WORLDS.values() for index in range(len(world.rows))]
+
+
+def asked(world: World) -> list[Row]:
+    """Its rows without the preflights, which are no requests that a rule decides."""
+    return [row for row in world.rows if not row.preflight]
+
+
+ROWS = [(world.name, index) for world in WORLDS.values() for index in range(len(asked(world)))]
 
 
 @pytest.mark.parametrize(
-    ("name", "index"), ROWS, ids=[f"{name}: {WORLDS[name].rows[index]}" for name, index in ROWS]
+    ("name", "index"), ROWS, ids=[f"{name}: {asked(WORLDS[name])[index]}" for name, index in ROWS]
 )
 def test_row(name: str, index: int) -> None:
-    row, result = WORLDS[name].rows[index], results(name)[index]
+    row, result = asked(WORLDS[name])[index], results(name)[index]
     assert result.complaint is None
+    decision = result.decision
     if row.reason is not None:
-        assert result.decision.reason == row.reason
+        assert decision.reason == row.reason
+    assert row.reports(decision.would and decision.would.reason.value)
     if row.forward is not None:
-        assert result.decision.path == row.forward.encode()
-    elif result.status == "allow" and not result.decision.route.strip:
-        assert result.decision.path == row.target.partition("?")[0].encode()
+        assert decision.path == row.forward.encode()
+    elif result.status == "allow" and not decision.route.strip:
+        assert decision.path == row.target.partition("?")[0].encode()
 
 
 @cache
 def results(name: str) -> list[Result]:
     world = WORLDS[name]
-    settings = world.settings(TOKENS, lambda upstream: f"http://{upstream}.internal:9000")
-    read = loaded(settings | {"tests": _written(world)})
-    assert read.config is not None
+    with tempfile.TemporaryDirectory() as folder:
+        file = world.write(
+            Path(folder),
+            TOKENS,
+            lambda upstream: f"http://{upstream}.internal:9000",
+            tests=[_written(row) for row in asked(world)],
+        )
+        read = load(file, environ={})
+    assert read.config is not None, [str(problem) for problem in read.problems]
     policy, problems = compile_policy(read.config, read.places)
     assert policy is not None, [str(problem) for problem in problems]
-    return prove(policy, compile_tests(read.config, read.places), now=0.0)
+    tests = compile_tests(read.config, read.places)
+    # with the port and the dot that a client may send and a file may not say
+    sent = [replace(test, host=row.host or "") for test, row in zip(tests, asked(world), strict=True)]
+    return prove(policy, sent, now=NOW)
 
 
-def _written(world: World) -> list[dict[str, object]]:
-    rows = (
-        {
-            "request": row.request,
-            "as": row.caller,
-            "expect": row.expect,
-            "host": row.host,
-            "from": row.address,
-            "route": row.route,
-            "upstream": row.upstream,
-        }
-        for row in world.rows
-    )
-    return [{key: value for key, value in row.items() if value is not None} for row in rows]
+def _written(row: Row) -> dict[str, object]:
+    """As a test in gateway.yaml."""
+    words = {
+        "request": row.request,
+        "as": row.caller,
+        "expect": row.expect,
+        "host": row.host and _name(row.host),
+        "from": row.address,
+        "at": row.at,
+        "route": row.route,
+        "upstream": row.upstream,
+    }
+    return {key: value for key, value in words.items() if value is not None}
+
+
+def _name(host: str) -> str:
+    return host if host.startswith("[") else host.partition(":")[0].rstrip(".")
+
+
+def test_the_table_says_every_word_of_the_rules() -> None:
+    """Each setting that decides, and each reason there is, stands in some world."""
+    routes = [route for world in WORLDS.values() for route in world.gateway.get("routes", [])]
+    assert {key for route in routes for key in route} >= {
+        "path", "methods", "hosts", "allow", "upstream", "strip_prefix", "valid", "report_only", "trust_host",
+    }  # fmt: skip
+    assert {world.gateway.get("default", "authenticated") for world in WORLDS.values()} == {
+        "authenticated", "admin", "nobody",
+    }  # fmt: skip
+    rows = [row for world in WORLDS.values() for row in asked(world)]
+    assert {row.at is None for row in rows} == {row.would is None for row in rows} == {True, False}
+    assert {row.reason for row in rows} >= {reason.value for reason in Reason}

@@ -202,12 +202,12 @@ async def open_yard(
                 H11: asgi_lane(gateway, "h11"),
             }
             async with contextlib.AsyncExitStack() as stack:
-                listening = {
-                    name: await stack.enter_async_context(_listening(server))
+                doors = {
+                    name: await stack.enter_async_context(listening(server))
                     for name, server in servers.items()
                 }
-                addresses = {name: address for name, (address, _) in listening.items()}
-                states = {name: state for name, (_, state) in listening.items()}
+                addresses = {name: address for name, (address, _) in doors.items()}
+                states = {name: state for name, (_, state) in doors.items()}
                 yard = Yard(gateway, backend, addresses, states, log, outlet)
                 asyncio.get_running_loop().set_exception_handler(yard.crashed)
                 yield yard
@@ -229,7 +229,8 @@ def build_gateway(
 
 
 @contextlib.asynccontextmanager
-async def _listening(config: uvicorn.Config) -> AsyncIterator[tuple[tuple[str, int], ServerState]]:
+async def listening(config: uvicorn.Config) -> AsyncIterator[tuple[tuple[str, int], ServerState]]:
+    """Serve until the block ends: where, and what is open there."""
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
     make: Callable[..., Any] = config.http_protocol_class
