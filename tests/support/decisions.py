@@ -4,7 +4,7 @@
         file = world.write(folder, TOKENS, url)      # its gateway.yaml, and the files that this includes
         for row in world.rows:
             row.method, row.target, row.host, row.address, row.caller, row.now     # what is asked
-            row.expect, row.reason, row.reports, row.route, row.upstream, row.forward    # what must come of it
+            row.expect, row.reason, row.reports, row.route, row.upstream, row.forward  # what must come of it
 
 `NOW` is when a row is asked that doesn't say; clocks in tests stand there anyway. A row with
 `row.preflight` is a browser's question before a cross-origin request: only the live gateway
@@ -122,7 +122,7 @@ class World:
         return {"tokens": tokens, "upstreams": upstreams, **rest}
 
     def write(self, folder: Path, tokens: dict[str, Any], url: Callable[[str], str], **more: Any) -> Path:
-        """Write it and what it includes into `folder`; the path of gateway.yaml. `more` are other settings."""
+        """Write it and what it includes into `folder`; the path of gateway.yaml. `more`: other settings."""
         for name, content in (*self.files.items(), ("gateway.yaml", self.settings(tokens, url) | more)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
