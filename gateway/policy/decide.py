@@ -8,6 +8,8 @@ so it is worked out once per request line and remembered for a while.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.errors import AmbiguousPath, BadRequest, BadTarget, DotSegment, Forbidden, NotFound, Unauthorized
 from gateway.identity.principal import Principal
 from gateway.policy.match import Matcher
@@ -54,19 +56,31 @@ def claims_of(policy: Policy, method: str, host: bytes, path: bytes) -> Claims |
     return claims
 
 
+def claims_of_reading(policy: Policy, method: str, host: bytes, path: bytes) -> Claims | Decision:
+    """What one reading asks of a caller, with any capitals. `path` is it, in escapes where there must be."""
+    try:
+        return _claims(policy, method, host, path, _as_spelled)
+    except (BadRequest, NotFound) as error:
+        return Decision(Verdict.REFUSED, _CODES[type(error)], policy.default, path, error)
+
+
+def _as_spelled(path: bytes) -> tuple[Reading, ...]:
+    return read(path)[:1]
+
+
 def settle(claims: Claims, principal: Principal | None, address: Address | None, now: float) -> Decision:
     """Whether this caller satisfies every rule now."""
     route = claims.route
     reason = route.allow.refusal(principal, address, now)
     if reason is not None:
         refused = _refuse(claims.granted, reason, reason)
-        return _report(claims, refused, principal, address, now) if _only_reports(route) else refused
+        return _report(claims, refused, principal, address, now) if only_reports(route) else refused
     if claims.others:
         return _decide_others(claims, principal, address, now)
     return claims.granted
 
 
-def _only_reports(route: Route) -> bool:
+def only_reports(route: Route) -> bool:
     """A route without a backend has nowhere to send what it would let pass."""
     return route.report_only and bool(route.upstream)
 
@@ -105,9 +119,15 @@ def _refuse(granted: Decision, reason: Reason, cause: Reason) -> Decision:
     return Decision(Verdict.FORBIDDEN, reason, granted.route, granted.path, Forbidden())
 
 
-def _claims(policy: Policy, method: str, host: bytes, path: bytes) -> Claims:
+def _claims(
+    policy: Policy,
+    method: str,
+    host: bytes,
+    path: bytes,
+    readings_of: Callable[[bytes], tuple[Reading, ...]] = read,
+) -> Claims:
     """Raises BadTarget, DotSegment, AmbiguousPath; NotFound for what reads like the auth prefix."""
-    readings = _with_folds(path)
+    readings = _with_folds(readings_of(path))
     for _, folded in readings:
         if folded.startswith(policy.auth_prefix) and (folded + b"/").startswith(policy.auth_prefix + b"/"):
             raise NotFound
@@ -115,7 +135,7 @@ def _claims(policy: Policy, method: str, host: bytes, path: bytes) -> Claims:
     route, forward = found[0], path
     if route.strip:
         forward = strip(path, route.strip)
-        behind = _routes(policy.behind[route.upstream], method, host, _with_folds(forward))
+        behind = _routes(policy.behind[route.upstream], method, host, _with_folds(readings_of(forward)))
         found += [other for other in behind if other is not None]
     others = tuple(sorted({*found} - {route}, key=_file_order)) if len(found) > 1 else ()
     reason = Reason.DEFAULT if route is policy.default else route.allow.reason
@@ -124,8 +144,8 @@ def _claims(policy: Policy, method: str, host: bytes, path: bytes) -> Claims:
     return Claims(route, others, Decision(Verdict.ALLOW, reason, route, forward, None), limited, timed)
 
 
-def _with_folds(path: bytes) -> list[tuple[Reading, Reading]]:
-    return [(reading, fold(reading)) for reading in read(path)]
+def _with_folds(readings: tuple[Reading, ...]) -> list[tuple[Reading, Reading]]:
+    return [(reading, fold(reading)) for reading in readings]
 
 
 def _routes(

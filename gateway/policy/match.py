@@ -80,6 +80,16 @@ class Matcher(Generic[R]):
                 found |= _walk_folded(trie, parts, 1, method)
         return found
 
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts that some route names, `*.` in front for all below, in their normal form."""
+        wildcards = [f"*.{name.decode()}" for name in self._wildcards]
+        return sorted([*(name.decode() for name in self._hosts), *wildcards])
+
+    def tries(self, host: bytes) -> tuple[Node[R], ...]:
+        """Where a request with this Host header looks, in this order."""
+        return self._tries(host)
+
     def overlapping(self, pattern: Pattern) -> Iterator[R]:
         """The routes of every host that share some path with `pattern`, whatever the method."""
         return _overlaps(self._every_host, pattern, 0)
