@@ -7,18 +7,20 @@ whatever follows, which makes the infinitely many paths finitely many classes (`
 
 A policy reads a path in several lanes, as `decide` does: as it is spelled, without case,
 and, once a prefix is cut that some route strips, from there on among the routes of its
-backend. Beside them runs the gateway's own prefix, which no route can have.
+backend. Beside them runs the gateway's own prefix, which no route can have. A literal of
+some rule that can itself be read in several ways (`/a.`) opens lanes for each of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from gateway.errors import BadRequest
 from gateway.policy.match import ANY_METHOD, Matcher, Node
 from gateway.policy.model import Policy, Route
-from gateway.policy.readings import fold
+from gateway.policy.readings import fold, read
 
 Slot = dict[str, Route]
 """Routes by method that have nothing left to compare."""
@@ -39,56 +41,75 @@ Strip = tuple[str, int]
 """A backend, and how many segments are cut off before it sees a path."""
 
 
-class State(NamedTuple):
-    """All lanes of one policy after the same segments."""
+class Reading(NamedTuple):
+    """The lanes of one reading."""
 
     spelled: Lane
-    """The path as it stands."""
+    """As it stands."""
     folded: Lane
-    """The path without case."""
-    behind: tuple[tuple[Strip, Lane, Lane], ...]
-    """The same two for what backends see of stripped paths."""
+    """Without case."""
     own_prefix: tuple[bytes, ...] | None
     """What is missing to the gateway's own prefix; None if the path is not on its way there."""
 
+
+class State(NamedTuple):
+    """All lanes of one policy after the same segments."""
+
+    readings: tuple[Reading, ...]
+    """The literal one first. None at all if nobody may send such a path."""
+    behind: tuple[tuple[Strip, tuple[Reading, ...]], ...] = ()
+    """The same for what backends see of stripped paths."""
+
     @property
     def lanes(self) -> Iterator[Lane]:
-        yield self.spelled
-        yield self.folded
-        for _, spelled, folded in self.behind:
-            yield spelled
-            yield folded
+        for reading in self.readings:
+            yield reading.spelled
+            yield reading.folded
+        for _, readings in self.behind:
+            for reading in readings:
+                yield reading.spelled
+                yield reading.folded
+
+    @property
+    def refused(self) -> bool:
+        """Nobody may go on from here, whatever the rules say."""
+        return not self.readings or any(reading.own_prefix == () for reading in self.readings)
 
     @property
     def settled(self) -> bool:
         """Nothing that follows can make a difference."""
-        if self.own_prefix == ():
+        if self.refused:
             return True
-        return self.own_prefix is None and not any(any(nodes(lane)) for lane in self.lanes)
+        on_the_way = any(reading.own_prefix for reading in self.readings)
+        return not on_the_way and not any(_goes_on(place) for lane in self.lanes for place in lane)
 
     @property
     def own(self) -> bool:
         """Some place belongs to this host alone."""
         return any(place.own for lane in self.lanes for place in lane)
 
-    def literals(self, *, own: bool) -> set[bytes]:
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal states of one policy."""
+        behind = tuple((strip, *map(_reading_key, readings)) for strip, readings in self.behind)
+        return (*map(_reading_key, self.readings), behind)
+
+    def literals(self, *, own: bool = False) -> set[bytes]:
         """The segments that can make a difference now, as they are written; `own`: only to this host."""
-        known = {
-            literal
-            for lane in self.lanes
-            for place in lane
-            if place.own or not own
-            for node in _nodes(place)
-            for literal in node.literals
-        }
-        return known | set((self.own_prefix or ())[:1])
+        known = {reading.own_prefix[0] for reading in self.readings if reading.own_prefix}
+        for lane in self.lanes:
+            for place in lane:
+                if place.own or not own:
+                    for node in _nodes(place):
+                        known.update(node.literals)
+        return known
 
     def slots(self, *, own: bool = False) -> Iterator[Slot]:
         """The routes that could answer if the path ended here."""
         for lane in self.lanes:
             for place in lane:
                 if place.own or not own:
-                    yield from _ends(place)
+                    yield from ends(place)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,8 +131,8 @@ class Reader:
         reader = cls(policy, tuple(policy.auth_prefix.split(b"/")[1:]))
         if policy.behind:
             for host in ("", *policy.matcher.hosts):
-                for trie in policy.matcher.tries(host.replace("*.", "=.").encode()):
-                    reader._survey(trie, 0)
+                for trie in policy.matcher.tries(sample_host(host)):
+                    reader._survey(trie)
             for route in policy.routes:
                 if route.strip:
                     reader._mark(route)
@@ -119,35 +140,59 @@ class Reader:
 
     def start(self, host: bytes, parent: bytes | None) -> State:
         """Before the first segment. Places that `parent`, a wider class of hosts, has too are not its own."""
-        spelled = _roots(self.policy.matcher, host, parent)
-        return State(spelled, spelled, (), self.prefix)
+        lane = _roots(self.policy.matcher, host, parent)
+        return State((Reading(lane, lane, self.prefix),))
 
-    def step(self, state: State, part: bytes) -> State:
-        """After one more segment."""
+    def step(self, state: State, part: bytes, depth: int, host: bytes, parent: bytes | None) -> State:
+        """After one more segment, which is the `depth`th."""
         folded = fold(part)
-        spelled = _step(state.spelled, part, caseless=False)
+        readings = tuple(_step(reading, part, folded) for reading in state.readings)
+        if not self.stripping or not readings:
+            return State(readings)
         behind = tuple(
-            (strip, _step(lane, part, caseless=False), _step(without_case, folded, caseless=True))
-            for strip, lane, without_case in state.behind
+            (strip, tuple(_step(reading, part, folded) for reading in inner)) for strip, inner in state.behind
         )
-        return State(
-            spelled,
-            _step(state.folded, folded, caseless=True),
-            self._alive(spelled, behind) if behind else (),
-            _own_prefix(state.own_prefix, folded),
-        )
+        behind = self._alive(readings[0].spelled, behind) if behind else ()
+        return State(readings, behind + self._cut(readings[0].spelled, depth, host, parent))
 
-    def cut(self, state: State, depth: int, host: bytes, parent: bytes | None) -> State:
-        """The same, with lanes for the backends that see only what follows these `depth` segments."""
-        if not self.stripping:
-            return state
-        names = {name for node in nodes(state.spelled) for name in self.stripping.get(id(node), ())}
-        lanes = [(name, _roots(self.policy.behind[name], host, parent)) for name in sorted(names)]
-        return state._replace(behind=(*state.behind, *(((name, depth), lane, lane) for name, lane in lanes)))
+    def reread(self, path: bytes, host: bytes, parent: bytes | None) -> State:
+        """After this raw path, which may have several readings. Nothing may be known of what follows."""
+        try:
+            found = read(path)
+        except BadRequest:
+            return State(())
+        state = self.start(host, parent)
+        for depth, part in enumerate(_parts(found[0]), 1):
+            state = self.step(state, part, depth, host, parent)
+        others = tuple(_steps(self.start(host, parent).readings[0], reading) for reading in found[1:])
+        behind = tuple(
+            ((name, depth), self._reread_behind(name, depth, path, host, parent))
+            for (name, depth), _ in state.behind
+        )
+        return State(state.readings + others, behind)
+
+    def _reread_behind(
+        self, name: str, depth: int, path: bytes, host: bytes, parent: bytes | None
+    ) -> tuple[Reading, ...]:
+        lane = _roots(self.policy.behind[name], host, parent)
+        rest = b"/" + b"/".join(path.split(b"/")[depth + 1 :])
+        try:
+            return tuple(_steps(Reading(lane, lane, None), reading) for reading in read(rest))
+        except BadRequest:
+            return ()
+
+    def _cut(
+        self, spelled: Lane, depth: int, host: bytes, parent: bytes | None
+    ) -> tuple[tuple[Strip, tuple[Reading, ...]], ...]:
+        """The lanes of the backends that see only what follows."""
+        nodes = [place.thing for place in spelled if isinstance(place.thing, Node)]
+        names = sorted({name for node in nodes for name in self.stripping.get(id(node), ())})
+        lanes = [(name, _roots(self.policy.behind[name], host, parent)) for name in names]
+        return tuple(((name, depth), (Reading(lane, lane, None),)) for name, lane in lanes)
 
     def _alive(
-        self, spelled: Lane, behind: tuple[tuple[Strip, Lane, Lane], ...]
-    ) -> tuple[tuple[Strip, Lane, Lane], ...]:
+        self, spelled: Lane, behind: tuple[tuple[Strip, tuple[Reading, ...]], ...]
+    ) -> tuple[tuple[Strip, tuple[Reading, ...]], ...]:
         """Without the lanes that no route strips for any more."""
         wanted: set[Strip] = set()
         for place in spelled:
@@ -157,20 +202,19 @@ class Reader:
                 wanted |= {(route.upstream, route.strip) for route in place.thing.values()}
         return tuple(each for each in behind if each[0] in wanted)
 
-    def _survey(self, node: Node[Route], depth: int) -> frozenset[Strip]:
+    def _survey(self, node: Node[Route]) -> frozenset[Strip]:
         found = self.reach.get(id(node))
         if found is None:
             routes = (*node.exact.values(), *node.below.values())
             here = {(route.upstream, route.strip) for route in routes if route.strip}
             children = [*node.literals.values(), *([node.one] if node.one else [])]
-            found = frozenset(here).union(*(self._survey(child, depth + 1) for child in children))
+            found = frozenset(here).union(*(self._survey(child) for child in children))
             self.reach[id(node)] = found
         return found
 
     def _mark(self, route: Route) -> None:
         for host in route.hosts or ("",):
-            name = host.replace("*.", "=.", 1).encode()
-            for trie in self.policy.matcher.tries(name):
+            for trie in self.policy.matcher.tries(sample_host(host)):
                 node: Node[Route] | None = trie
                 for segment in route.pattern.segments[: route.strip]:
                     node = node.literals.get(segment) if node is not None and segment is not None else None
@@ -178,10 +222,22 @@ class Reader:
                     self.stripping.setdefault(id(node), set()).add(route.upstream)
 
 
-def nodes(lane: Lane) -> Iterator[Node[Route]]:
-    """The places of a lane from which paths go on."""
-    for place in lane:
-        yield from _nodes(place)
+def sample_host(name: str) -> bytes:
+    """A Host header for a host as routes name it."""
+    return name.replace("*.", "=.", 1).encode()
+
+
+def ends(place: Place) -> Iterator[Slot]:
+    """The routes of a place that could answer if the path ended there."""
+    thing = place.thing
+    if isinstance(thing, Node):
+        yield from (slot for slot in (thing.exact, thing.below) if slot)
+    elif isinstance(thing, tuple):
+        for lane in thing:
+            for branch in lane:
+                yield from ends(branch)
+    else:
+        yield thing
 
 
 def total(lane: Lane) -> bool:
@@ -194,25 +250,28 @@ def _nodes(place: Place) -> Iterator[Node[Route]]:
         yield place.thing
     elif isinstance(place.thing, tuple):
         for lane in place.thing:
-            yield from nodes(lane)
-
-
-def _ends(place: Place) -> Iterator[Slot]:
-    thing = place.thing
-    if isinstance(thing, Node):
-        yield from (slot for slot in (thing.exact, thing.below) if slot)
-    elif isinstance(thing, tuple):
-        for lane in thing:
             for branch in lane:
-                yield from _ends(branch)
-    else:
-        yield thing
+                yield from _nodes(branch)
+
+
+def _goes_on(place: Place) -> bool:
+    return next(_nodes(place), None) is not None
 
 
 def _total(place: Place) -> bool:
     if isinstance(place.thing, tuple):
         return all(total(lane) for lane in place.thing)
     return isinstance(place.thing, dict) and ANY_METHOD in place.thing
+
+
+def _reading_key(reading: Reading) -> Hashable:
+    return _lane_key(reading.spelled), _lane_key(reading.folded), reading.own_prefix
+
+
+def _lane_key(lane: Lane) -> Hashable:
+    return tuple(
+        (own, tuple(map(_lane_key, thing)) if isinstance(thing, tuple) else id(thing)) for own, thing in lane
+    )
 
 
 def _roots(matcher: Matcher[Route], host: bytes, parent: bytes | None) -> Lane:
@@ -224,7 +283,25 @@ def _roots(matcher: Matcher[Route], host: bytes, parent: bytes | None) -> Lane:
     )
 
 
-def _step(lane: Lane, part: bytes, *, caseless: bool) -> Lane:
+def _parts(path: bytes) -> list[bytes]:
+    return path.split(b"/")[1:]
+
+
+def _steps(reading: Reading, path: bytes) -> Reading:
+    for part in _parts(path):
+        reading = _step(reading, part, fold(part))
+    return reading
+
+
+def _step(reading: Reading, part: bytes, folded: bytes) -> Reading:
+    return Reading(
+        _next(reading.spelled, part, caseless=False),
+        _next(reading.folded, folded, caseless=True),
+        _own_prefix(reading.own_prefix, folded),
+    )
+
+
+def _next(lane: Lane, part: bytes, *, caseless: bool) -> Lane:
     """One segment further. What stands behind a route for all methods is never asked."""
     found: list[Place] = []
     for place in lane:
@@ -238,7 +315,7 @@ def _step(lane: Lane, part: bytes, *, caseless: bool) -> Lane:
 def _successors(place: Place, part: bytes, caseless: bool) -> Iterator[Place]:
     own, thing = place
     if isinstance(thing, tuple):
-        lanes = tuple(_step(lane, part, caseless=caseless) for lane in thing)
+        lanes = tuple(_next(lane, part, caseless=caseless) for lane in thing)
         if any(lanes):
             yield Place(own, lanes)
         return
