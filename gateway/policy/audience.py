@@ -18,8 +18,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum, unique
+from functools import lru_cache, reduce
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, summarize_address_range
 from math import inf
+from operator import and_
 
 from gateway.identity.principal import Principal
 from gateway.policy.decide import only_reports
@@ -77,15 +79,14 @@ class Audience:
     @classmethod
     def of(cls, *allows: Allow) -> Audience:
         """Those who satisfy all of these; everyone if there are none."""
-        audience = ANYONE
-        for allow in allows:
-            audience &= _audience(allow)
-        return audience
+        return reduce(and_, map(_audience, allows), ANYONE)
 
     def __and__(self, other: Audience) -> Audience:
         """Those who are in both."""
         if self.nobody or other.nobody:
             return NOBODY
+        if self is ANYONE:
+            return other
         return _settled(
             Audience(
                 login=self.login or other.login,
@@ -119,6 +120,11 @@ class Audience:
         if self <= new:
             return Step.WIDENED
         return Step.NARROWED if new <= self else Step.SHIFTED
+
+    @property
+    def open(self) -> bool:
+        """Everyone is in it from everywhere, at some time at least."""
+        return not (self.nobody or self.login) and self.networks is None
 
     def admits(self, principal: Principal | None, address: Address | None, now: float) -> bool:
         """Whether this caller is in it."""
@@ -169,8 +175,8 @@ def demanded(claims: Claims | Decision) -> Audience:
     return Audience.of(*(route.allow for route in (claims.route, *claims.others)))
 
 
-def passing_route(route: Route) -> Audience:
-    """Who passes the rule of one route; of everyone, if it only reports."""
+def who_passes(route: Route) -> Audience:
+    """Whom the rule of one route lets pass: everyone, if it only reports."""
     return ANYONE if only_reports(route) else Audience.of(route.allow)
 
 
@@ -204,6 +210,7 @@ def moment(seconds: float) -> str:
     return time.isoformat().replace("+00:00", "Z")
 
 
+@lru_cache(4096)
 def _audience(allow: Allow) -> Audience:
     if allow.closed:
         return NOBODY

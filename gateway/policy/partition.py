@@ -95,7 +95,8 @@ class PathClass(NamedTuple):
     @property
     def path(self) -> bytes:
         """One of its raw paths."""
-        return raw(self.parts + self.inside)
+        segments = [_escaped(part) for part in self.parts + self.inside]
+        return b"/" + b"/".join(segments if not segments or segments[-1] else [*segments, b"="])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,95 +128,83 @@ class Partition:
         """The classes that matter to these hosts. Raises TooManyClasses."""
         self._known.clear()
         start = tuple(reader.start(host.sample, host.parent) for reader in self._readers)
-        return [each for each in self._walk(host, start, ()) if each.answer not in _SILENT]
+        return [each for each in self._walk(host, start, _ROOT) if each.answer not in _SILENT]
 
-    def _walk(self, host: Host, states: tuple[State, ...], parts: tuple[Part, ...]) -> list[PathClass]:
-        """The classes of all paths that begin with `parts`, from there on."""
-        path = raw(parts)
-        if not is_plain(path):  # what follows may change readings of what was
-            return self._classes(host, states, parts, path)
+    def _walk(self, host: Host, states: tuple[State, ...], at: _Prefix) -> list[PathClass]:
+        """The classes of all paths that begin so, from there on."""
+        if not at.plain:  # what follows may change readings of what was
+            return self._classes(host, states, at)
         key = tuple(state.key for state in states)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._classes(host, states, parts, path)
+            found = self._known[key] = self._classes(host, states, at)
         return found
 
-    def _classes(
-        self, host: Host, states: tuple[State, ...], parts: tuple[Part, ...], path: bytes
-    ) -> list[PathClass]:
+    def _classes(self, host: Host, states: tuple[State, ...], at: _Prefix) -> list[PathClass]:
         if host.parent is not None and not any(state.own for state in states):
             return [_NOTHING]
-        if self._signatures is not None and is_plain(path) and self._signatures.alike(states):
+        if self._signatures is not None and at.plain and self._signatures.alike(states):
             return [PathClass((), True, _ALIKE)]
         if all(state.settled for state in states):
-            return [PathClass((), True, self._answer(host, states, parts))]
+            return [PathClass((), True, self._answer(host, states, at))]
         known = {literal for state in states for literal in state.literals()}
-        end = PathClass((), False, self._end(host, states, parts))
-        rest = self._below(host, states, parts, _other(known))
-        children = list(self._children(host, states, parts, known, only_own=_says_nothing(host, rest)))
+        end = PathClass((), False, self._end(host, states, at))
+        rest = self._below(host, states, at, _other(known))
+        children = list(self._children(host, states, at, known, only_own=_says_nothing(host, rest)))
         return _enclosed(end, rest, children)
 
     def _children(
-        self,
-        host: Host,
-        states: tuple[State, ...],
-        parts: tuple[Part, ...],
-        known: set[bytes],
-        *,
-        only_own: bool,
+        self, host: Host, states: tuple[State, ...], at: _Prefix, known: set[bytes], *, only_own: bool
     ) -> Iterator[list[PathClass]]:
         families: dict[bytes, list[bytes]] = {}
         for literal in sorted(known):
             families.setdefault(fold(literal), []).append(literal)
         if only_own:
             own = {fold(literal) for state in states for literal in state.literals(own=True)}
-            families = {name: families[name] for name in own}
+            families = {name: families[name] for name in sorted(own)}
         else:
-            yield self._below(host, states, parts, Part(Kind.EMPTY, b"", b""))
+            yield self._below(host, states, at, Part(Kind.EMPTY, b"", b""))
         for literals in families.values():
-            yield from self._family(host, states, parts, literals, known)
+            yield from self._family(host, states, at, literals, known)
 
     def _family(
-        self, host: Host, states: tuple[State, ...], parts: tuple[Part, ...], literals: list[bytes],
-        known: set[bytes],
-    ) -> Iterator[list[PathClass]]:  # fmt: skip
+        self, host: Host, states: tuple[State, ...], at: _Prefix, literals: list[bytes], known: set[bytes]
+    ) -> Iterator[list[PathClass]]:
         """The spellings of one text that the policies have, and all others."""
-        found = [self._below(host, states, parts, Part(Kind.LITERAL, each, each)) for each in literals]
+        found = [self._below(host, states, at, Part(Kind.LITERAL, each, each)) for each in literals]
         sample = _respelled(literals[0], known)
         if sample is not None:
-            others = self._below(host, states, parts, Part(Kind.RESPELLED, literals[0], sample))
+            others = self._below(host, states, at, Part(Kind.RESPELLED, literals[0], sample))
             if len(found) == 1 and _inner(found[0]) == _inner(others):
                 found = [[_any_case(each) for each in found[0]]]
             else:
                 found.append(others)
         yield from found
 
-    def _below(
-        self, host: Host, states: tuple[State, ...], parts: tuple[Part, ...], part: Part
-    ) -> list[PathClass]:
-        parts = (*parts, part)
-        after = tuple(
-            reader.step(state, part.sample, len(parts), host.sample, host.parent)
-            for reader, state in zip(self._readers, states, strict=True)
-        )
-        if part.kind in (Kind.LITERAL, Kind.RESPELLED) and not is_plain(raw((part,))):
-            after = tuple(reader.reread(raw(parts), host.sample, host.parent) for reader in self._readers)
-        return [each._replace(parts=(part, *each.parts)) for each in self._walk(host, after, parts)]
+    def _below(self, host: Host, states: tuple[State, ...], at: _Prefix, part: Part) -> list[PathClass]:
+        at = at.then(part)
+        if at.plain or part.kind in (Kind.OTHER, Kind.EMPTY):
+            after = tuple(
+                reader.step(state, part.sample, at.depth, host.sample, host.parent)
+                for reader, state in zip(self._readers, states, strict=True)
+            )
+        else:
+            after = tuple(reader.reread(at.path, host.sample, host.parent) for reader in self._readers)
+        return [PathClass((part, *each[0]), *each[1:]) for each in self._walk(host, after, at)]
 
-    def _end(self, host: Host, states: tuple[State, ...], parts: tuple[Part, ...]) -> Answer | None:
+    def _end(self, host: Host, states: tuple[State, ...], at: _Prefix) -> Answer | None:
         if host.parent is not None and not any(any(state.slots(own=True)) for state in states):
             return None
-        if self._signatures is not None and is_plain(raw(parts)) and self._signatures.alike_here(states):
+        if self._signatures is not None and at.plain and self._signatures.alike_here(states):
             return _ALIKE
-        return self._answer(host, states, parts)
+        return self._answer(host, states, at)
 
-    def _answer(self, host: Host, states: tuple[State, ...], parts: tuple[Part, ...]) -> Answer:
+    def _answer(self, host: Host, states: tuple[State, ...], at: _Prefix) -> Answer:
         self._left -= 1
         if self._left < 0:
             raise TooManyClasses
         named = {method for state in states for slot in state.slots() for method in slot} - {ANY_METHOD}
-        path = raw(parts)
-        claims = claims_of_reading if any(part.kind is Kind.EMPTY for part in parts) else claims_of
+        claims, path = (claims_of_reading, at.path + b"/=") if at.gap else (claims_of, at.path or b"/")
         other = self._number(claims, sample_method(named), host.sample, path)
         numbers = [(method, self._number(claims, method, host.sample, path)) for method in sorted(named)]
         return Answer(other, tuple(each for each in numbers if each[1] != other))
@@ -236,12 +225,30 @@ def hosts_of(policies: Collection[Policy]) -> list[Host]:
     return [Host("", b"", None), *(_host(name, wildcards) for name in sorted(names, key=_by_domain))]
 
 
-def raw(parts: tuple[Part, ...]) -> bytes:
-    """A raw path of these segments."""
-    segments = [quote(part.sample, safe=_SAFE) for part in parts]
-    if segments and not segments[-1]:
-        segments.append("=")
-    return b"/" + "/".join(segments).encode()
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """The beginning of a path."""
+
+    depth: int
+    """How many segments."""
+    path: bytes
+    """It, raw."""
+    plain: bool
+    """It has one reading, whatever follows. A gap is none here: it is judged by its literal reading."""
+    gap: bool
+    """Ends with an empty segment, after which nothing makes a difference."""
+
+    def then(self, part: Part) -> _Prefix:
+        text = _escaped(part)
+        plain = self.plain and (not text or is_plain(b"/" + text) is not None)
+        return _Prefix(self.depth + 1, self.path + b"/" + text, plain, not text)
+
+
+_ROOT = _Prefix(0, b"", True, False)
+
+
+def _escaped(part: Part) -> bytes:
+    return quote(part.sample, safe=_SAFE).encode()
 
 
 def sample_method(named: Collection[str]) -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from gateway.errors import BadRequest
+from gateway.policy.audience import who_passes
 from gateway.policy.match import ANY_METHOD
-from gateway.policy.model import Allow, Network, Policy, Route
+from gateway.policy.model import Policy, Route
 from gateway.policy.pattern import Pattern
 from gateway.policy.readings import fold, read
 
@@ -40,7 +41,7 @@ class Remark:
 def review(policy: Policy, trusting: Collection[int]) -> Iterator[Remark]:
     """Everything there is to say. `trusting`: indexes of the routes with `trust_host: true`."""
     yield from _same_requests(policy)
-    some_are_public = any(route.allow.public for route in policy.routes)
+    some_are_public = any(who_passes(route).open for route in policy.routes)
     for route in policy.routes:
         unreachable = _unreachable(policy, route)
         if unreachable:
@@ -51,51 +52,8 @@ def review(policy: Policy, trusting: Collection[int]) -> Iterator[Remark]:
         if some_are_public:
             yield from _fall_through(policy, route)
         yield from _laxer_below(policy, route)
-        if route.allow.public and route.pattern.shape == ((), True):
+        if who_passes(route).open and route.pattern.shape == ((), True):
             yield Remark(route, "opens every path that no other route names to everyone", warning=True)
-
-
-def implies(one: Allow, other: Allow) -> bool:
-    """Whoever passes `one` passes `other` too, as far as the rules themselves can tell."""
-    if one.closed:
-        return True
-    return not other.closed and _nets_imply(one.networks, other.networks) and _people_imply(one, other)
-
-
-def _people_imply(one: Allow, other: Allow) -> bool:
-    if not other.needs_login:
-        return True
-    if not one.needs_login or (other.admin and not one.admin):
-        return False
-    if other.users is not None and not (one.users is not None and one.users <= other.users):
-        return False
-    if other.all_roles is not None and not other.all_roles <= _sure_roles(one):
-        return False
-    return other.any_role is None or _any_role_implied(one, other.any_role)
-
-
-def _sure_roles(allow: Allow) -> frozenset[str]:
-    """Roles that everyone who passes has."""
-    alone = allow.any_role if allow.any_role is not None and len(allow.any_role) == 1 else frozenset()
-    return (allow.all_roles or frozenset()) | alone
-
-
-def _any_role_implied(one: Allow, roles: frozenset[str]) -> bool:
-    return bool(_sure_roles(one) & roles) or (one.any_role is not None and one.any_role <= roles)
-
-
-def _nets_imply(one: tuple[Network, ...] | None, other: tuple[Network, ...] | None) -> bool:
-    if other is None:
-        return True
-    return one is not None and all(any(_inside(small, large) for large in other) for small in one)
-
-
-def _inside(small: Network, large: Network) -> bool:
-    return (
-        small.version == large.version
-        and large.prefixlen <= small.prefixlen
-        and small.network_address in large
-    )
 
 
 def _same_requests(policy: Policy) -> Iterator[Remark]:
@@ -135,7 +93,7 @@ def _unreachable(policy: Policy, route: Route) -> str | None:
 def _laxer_by_host(policy: Policy, route: Route) -> Iterator[Remark]:
     """Any client can send any Host, so such a route must not open what the others close."""
     for other in policy.matcher.overlapping(route.pattern):
-        laxer = other.upstream == route.upstream and not implies(route.allow, other.allow)
+        laxer = other.upstream == route.upstream and not who_passes(route) <= who_passes(other)
         if laxer and any(_meet(policy, route, other, host) for host in route.hosts):
             sentence = (
                 f"is laxer than {other}, which has no hosts, for the same paths, and any client"
@@ -171,13 +129,13 @@ def _common_paths(one: Pattern, other: Pattern) -> list[bytes]:
 
 def _fall_through(policy: Policy, route: Route) -> Iterator[Remark]:
     """Methods that the route does not name, and that everyone may then use."""
-    if route.methods is None or route.allow.public:
+    if route.methods is None or who_passes(route).open:
         return
     fallen: dict[Route, list[str]] = {}
     host, path = _host(route), _sample(route.pattern)
     for method in _METHODS:
         other = policy.matcher.find(method, host, path)
-        if other is None or other is route or not other.allow.public:
+        if other is None or other is route or not who_passes(other).open:
             continue
         if other.methods is None or other.pattern.shape != route.pattern.shape:
             fallen.setdefault(other, []).append(method)
@@ -193,7 +151,7 @@ def _laxer_below(policy: Policy, route: Route) -> Iterator[Remark]:
     path = _sample(route.pattern) + b"/" + _SAMPLE
     for method in sorted(route.methods or (ANY_METHOD, *_METHODS)):
         other = policy.matcher.find(method, _host(route), path) or policy.default
-        if other.upstream == route.upstream and not implies(other.allow, route.allow):
+        if other.upstream == route.upstream and not who_passes(other) <= who_passes(route):
             text = route.pattern.text.rstrip("/")
             gets = f"{text}/… gets {other}; write {text}/** for both"
             yield Remark(route, f"is stricter than what lies below it: {gets}", warning=True)

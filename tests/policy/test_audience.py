@@ -1,0 +1,162 @@
+"""Who passes, as an exact set: against the rules' own judgement of every kind of caller."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from itertools import product
+from math import inf, nan
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.policy.audience import ANYONE, NOBODY, Audience, Step
+from gateway.policy.model import Allow, Network, Validity
+from tests.policy.rules import person
+
+NETWORKS: tuple[Network, ...] = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/0", "10.0.0.0/30", "10.0.0.0/31", "10.0.0.2/31", "10.0.0.1/32",
+        "::/0", "2001:db8::/126", "2001:db8::2/127", "::ffff:10.0.0.0/120",
+    )
+)  # fmt: skip
+ADDRESSES = (
+    None,
+    *map(
+        ip_address,
+        ("10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3", "192.0.2.1", "::ffff:10.0.0.1", "::ffff:c000:201",
+         "2001:db8::", "2001:db8::1", "2001:db8::2", "2001:db8::3", "::1", "::fffe:ffff:ffff", "::1:0:0:0"),
+    ),
+)  # fmt: skip
+ROLES = ("a", "b", "c")
+EMAILS = ("ann@example.com", "bob@example.com", "user@example.com")
+PEOPLE = (
+    None,
+    *(
+        person(admin=admin, roles=tuple(r for r, has in zip(ROLES, roles, strict=True) if has), email=email)
+        for admin in (False, True)
+        for roles in product((False, True), repeat=3)
+        for email in EMAILS
+    ),
+)
+TIMES = (0.0, 1.0, 2.0, 3.0)
+
+some_roles = st.none() | st.frozensets(st.sampled_from(ROLES))
+allows = st.builds(
+    Allow,
+    everybody_without_login=st.sampled_from((True, True, False)),
+    logged_in=st.booleans(),
+    admin=st.sampled_from((False, False, True)),
+    any_role=some_roles,
+    all_roles=some_roles,
+    users=st.none() | st.none() | st.frozensets(st.sampled_from(EMAILS[:2])),
+    networks=st.none() | st.none() | st.lists(st.sampled_from(NETWORKS), max_size=3).map(tuple),
+    valid=st.none() | st.none() | st.builds(
+        Validity, st.sampled_from((-inf, 0.0, 1.0, 2.0)), st.sampled_from((1.0, 2.0, 3.0, inf))
+    ),
+)  # fmt: skip
+several = st.lists(allows, max_size=3)
+
+
+def let_in(rules: list[Allow]) -> set[tuple[int, int, int]]:
+    """Everyone of this small world who passes all of them."""
+    everyone = product(enumerate(PEOPLE), enumerate(ADDRESSES), enumerate(TIMES))
+    return {
+        (who, where, when)
+        for (who, caller), (where, address), (when, now) in everyone
+        if all(rule.refusal(caller, address, now) is None for rule in rules)
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(several)
+def test_it_holds_those_whom_no_rule_refuses(rules: list[Allow]) -> None:
+    audience = Audience.of(*rules)
+    everyone = product(enumerate(PEOPLE), enumerate(ADDRESSES), enumerate(TIMES))
+    admitted = {
+        (who, where, when)
+        for (who, caller), (where, address), (when, now) in everyone
+        if audience.admits(caller, address, now)
+    }
+    assert admitted == let_in(rules)
+
+
+@settings(max_examples=60, deadline=None)
+@given(several, several)
+def test_it_is_compared_exactly(old: list[Allow], new: list[Allow]) -> None:
+    """The world holds someone for every difference: so equal sets are equal, and none but they."""
+    before, after = Audience.of(*old), Audience.of(*new)
+    was, now = let_in(old), let_in(new)
+    assert (before <= after) == (was <= now)
+    assert (before == after) == (was == now)
+    step = before.step_to(after)
+    assert (step is Step.SAME) == (was == now)
+    assert step.widens == bool(now - was)
+    assert (step in (Step.NARROWED, Step.SHIFTED)) == bool(was - now)
+
+
+@settings(max_examples=100, deadline=None)
+@given(several, several, several)
+def test_being_inside_is_a_partial_order(one: list[Allow], two: list[Allow], three: list[Allow]) -> None:
+    first, second, third = Audience.of(*one), Audience.of(*two), Audience.of(*three)
+    assert first <= first
+    assert NOBODY <= first <= ANYONE
+    assert not (first <= second <= third) or first <= third
+    assert not (first <= second <= first) or first == second
+    assert first & second == second & first == Audience.of(*one, *two)
+    assert first & second <= first
+
+
+def test_nobody_has_one_form() -> None:
+    impossible = [
+        Allow(users=frozenset()),
+        Allow(networks=()),
+        Allow(any_role=frozenset()),
+        Allow(everybody_without_login=True, valid=Validity(2, 2)),
+        Allow(networks=(ip_network("::ffff:10.0.0.0/104"),)),
+    ]
+    assert {Audience.of(rule) for rule in impossible} == {NOBODY}
+    apart = Allow(users=frozenset({"a@x.test"})), Allow(users=frozenset({"b@x.test"}))
+    assert Audience.of(*apart) == NOBODY
+
+
+def test_an_unknown_time_passes_only_what_always_holds() -> None:
+    assert ANYONE.admits(None, None, nan)
+    assert not Audience.of(Allow(everybody_without_login=True, valid=Validity(begin=1))).admits(
+        None, None, nan
+    )
+
+
+USERS = frozenset(f"u{n}@x.test" for n in range(6))
+
+
+def nets(*texts: str) -> tuple[Network, ...]:
+    return tuple(map(ip_network, texts))
+
+
+@pytest.mark.parametrize(
+    ("rules", "text"),
+    [
+        ([], "anyone"),
+        ([Allow()], "nobody"),
+        ([Allow(logged_in=True)], "authenticated"),
+        ([Allow(logged_in=True), Allow(admin=True)], "admin"),
+        ([Allow(any_role=frozenset({"b", "a"}))], "role a or b"),
+        ([Allow(any_role=frozenset({"b", "a"})), Allow(all_roles=frozenset({"a"}))], "role a"),
+        ([Allow(all_roles=frozenset("ac"), any_role=frozenset("bd"))], "roles a and c and (b or d)"),
+        ([Allow(admin=True), Allow(any_role=frozenset({"a"}))], "admin and role a"),
+        ([Allow(users=frozenset({"a@x.test"}))], "user a@x.test"),
+        (
+            [Allow(users=USERS, networks=nets("10.0.0.0/9", "10.128.0.0/9"))],
+            "users u0@x.test, u1@x.test, u2@x.test, u3@x.test and 2 more, from 10.0.0.0/8",
+        ),
+        ([Allow(networks=nets("::/0", "0.0.0.0/0"))], "anyone, from 0.0.0.0/0, ::/0"),
+        (
+            [Allow(logged_in=True, valid=Validity(1796083200.0, 1796083201.5))],
+            "authenticated, since 2026-12-01, until 2026-12-01T00:00:01.500000Z",
+        ),
+    ],
+)  # fmt: skip
+def test_it_is_readable(rules: list[Allow], text: str) -> None:
+    assert str(Audience.of(*rules)) == text
