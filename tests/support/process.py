@@ -63,10 +63,17 @@ class Running:
     """How its clients come in; None for plain HTTP."""
 
     def request(
-        self, method: str, path: str, *, token: str = "", json_body: Any = None, ops: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str = "",
+        headers: dict[str, str] | None = None,
+        json_body: Any = None,
+        ops: bool = False,
     ) -> Answer:
         connection = self._connection(ops)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = (headers or {}) | ({"Authorization": f"Bearer {token}"} if token else {})
         body = None
         if json_body is not None:
             headers["Content-Type"], body = "application/json", json.dumps(json_body)
