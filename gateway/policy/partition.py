@@ -80,6 +80,10 @@ class Answer(NamedTuple):
     """For those for which it differs."""
 
 
+ALIKE = Answer(-1, ())
+"""What all policies say alike, and nobody has asked for."""
+
+
 class PathClass(NamedTuple):
     """A class of paths: those that no more specific class fits."""
 
@@ -112,7 +116,7 @@ class Host:
 
 
 class Partition:
-    """Walks all policies at once. With `signatures` it leaves out what they treat alike."""
+    """Walks all policies at once. With `signatures` it does not look into what they treat alike."""
 
     def __init__(self, policies: tuple[Policy, ...], signatures: Signatures | None) -> None:
         self.said: list[tuple[Claims | Decision, ...]] = []
@@ -128,7 +132,7 @@ class Partition:
         """The classes that matter to these hosts. Raises TooManyClasses."""
         self._known.clear()
         start = tuple(reader.start(host.sample, host.parent) for reader in self._readers)
-        return [each for each in self._walk(host, start, _ROOT) if each.answer not in _SILENT]
+        return [each for each in self._walk(host, start, _ROOT) if each.answer is not None]
 
     def _walk(self, host: Host, states: tuple[State, ...], at: _Prefix) -> list[PathClass]:
         """The classes of all paths that begin so, from there on."""
@@ -144,7 +148,7 @@ class Partition:
         if host.parent is not None and not any(state.own for state in states):
             return [_NOTHING]
         if self._signatures is not None and at.plain and self._signatures.alike(states):
-            return [PathClass((), True, _ALIKE)]
+            return [PathClass((), True, ALIKE)]
         if all(state.settled for state in states):
             return [PathClass((), True, self._answer(host, states, at))]
         known = {literal for state in states for literal in state.literals()}
@@ -196,7 +200,7 @@ class Partition:
         if host.parent is not None and not any(any(state.slots(own=True)) for state in states):
             return None
         if self._signatures is not None and at.plain and self._signatures.alike_here(states):
-            return _ALIKE
+            return ALIKE
         return self._answer(host, states, at)
 
     def _answer(self, host: Host, states: tuple[State, ...], at: _Prefix) -> Answer:
@@ -257,11 +261,8 @@ def sample_method(named: Collection[str]) -> str:
 
 
 _Claims = Callable[[Policy, str, bytes, bytes], Claims | Decision]
-_ALIKE = Answer(-1, ())
-"""What all policies say alike, and nobody has asked for."""
 _NOTHING = PathClass((), True, None)
 """A wider class of hosts says it."""
-_SILENT = (None, _ALIKE)
 
 
 def _enclosed(end: PathClass, rest: list[PathClass], children: list[list[PathClass]]) -> list[PathClass]:
@@ -272,7 +273,7 @@ def _enclosed(end: PathClass, rest: list[PathClass], children: list[list[PathCla
     """
     explicit = [end, *rest, *(each for child in children for each in child)]
     around = rest[0]
-    holes = around.answer not in _SILENT and any(each.answer in _SILENT for each in explicit)
+    holes = around.answer is not None and any(each.answer is None for each in explicit)
     if not around.below or holes:
         return explicit
     found = [PathClass((), True, around.answer)]

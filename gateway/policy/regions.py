@@ -41,6 +41,15 @@ class Methods:
     def __contains__(self, method: str) -> bool:
         return (method in self.names) != self.all_but
 
+    def __or__(self, other: Methods) -> Methods:
+        """Those in either."""
+        if self.all_but and other.all_but:
+            return Methods(self.names & other.names, True)
+        if self.all_but or other.all_but:
+            closed, opened = (other, self) if self.all_but else (self, other)
+            return Methods(opened.names - closed.names, True)
+        return Methods(self.names | other.names, False)
+
     def __str__(self) -> str:
         """`GET, POST`; GET includes HEAD, as in routes. `any method`, `any method but DELETE`."""
         names = ", ".join(sorted(self.names - ({"HEAD"} if "GET" in self.names else set())))
@@ -78,7 +87,8 @@ class Region:
     request: Request
     """One of them."""
     claims: tuple[Claims | Decision, ...]
-    """What each policy asks of all of them, or why it refuses them all."""
+    """What each policy asks of all of them, or why it refuses them all. Only the routes: `granted` is
+    that of some request."""
 
     @property
     def shape(self) -> tuple[tuple[bytes | None, ...], bool]:
@@ -94,8 +104,8 @@ class Region:
 def regions(*policies: Policy, told: Told | None = None) -> Iterator[Region]:
     """The classes, those of any host first, then what matters to some hosts only. Raises TooManyClasses.
 
-    With `told`, which tells what matters about a rule, those are left out that differ in nothing
-    that matters, and the others are cut around them.
+    With `told`, which tells what matters about a rule, there are no claims where the policies differ
+    in nothing that matters, and so only few classes.
     """
     partition = Partition(policies, None if told is None else Signatures(policies, told))
     names = {segments: name for policy in policies for segments, name in _names(policy)}
@@ -116,7 +126,8 @@ def _regions(
     for number, methods in [*groups, (answer.other, Methods(differ, True))]:
         method = sample_method(differ) if methods.all_but else min(methods.names)
         request = Request(method, host.sample, each.path)
-        yield Region(host.name, each.parts, each.below, path, methods, request, said[number])
+        claims = said[number] if number >= 0 else ()
+        yield Region(host.name, each.parts, each.below, path, methods, request, claims)
 
 
 def _path(each: PathClass, names: dict[tuple[Segment, ...], str]) -> str:

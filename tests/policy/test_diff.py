@@ -1,0 +1,154 @@
+"""What a change changes, against brute force: every caller at every request of a small world."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from itertools import product
+from urllib.parse import quote
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import BadRequest
+from gateway.identity.principal import Principal
+from gateway.policy.audience import Audience
+from gateway.policy.decide import Verdict, decide
+from gateway.policy.diff import Change, Kind, Side, diff, telling
+from gateway.policy.model import Address, Allow, Policy, Route, Validity
+from gateway.policy.readings import read
+from gateway.policy.regions import Region, regions
+from tests.policy.rules import person
+from tests.policy.worlds import ASKED_HOSTS, ASKED_METHODS, random_policy, region_of, universe
+
+EXAMPLES = int(os.environ.get("GATEWAY_DIFF_EXAMPLES", "40"))
+"""Twenty thousand have been run once."""
+CALLERS: tuple[tuple[Principal | None, Address | None, float], ...] = tuple(
+    product(
+        (None, person(), person(admin=True), person(roles=("a",)), person(roles=("b",), email="ann@x.test")),
+        (None, ip_address("10.0.0.1")),
+        (1.0, 3.0),
+    )
+)
+EXTRAS = (
+    Allow(any_role=frozenset("b")),
+    Allow(all_roles=frozenset("ab")),
+    Allow(users=frozenset({"ann@x.test"})),
+    Allow(networks=(ip_network("10.0.0.0/8"),)),
+    Allow(logged_in=True, valid=Validity(begin=2.0)),
+    Allow(everybody_without_login=True, valid=Validity(end=2.0)),
+)
+ODD = ("/a;x", "/A%2Fb", "//a/b", "/a//b", "/a/b.", "/a//", "/x//a/b", "/a%2fauth", "/b;/a", "/caf%C3%A9%2Fa")
+
+
+def varied(rng: random.Random, one: Policy) -> Policy:
+    """Another policy that has much in common with this one."""
+    other = random_policy(rng) if rng.random() < 0.2 else one
+    routes: dict[object, Route] = {}
+    for index, route in enumerate((*other.routes, *random_policy(rng).routes[: rng.randrange(3)])):
+        changed = replace(route, index=index, report_only=rng.random() < 0.1)
+        if rng.random() < 0.2:
+            changed = replace(changed, allow=rng.choice(EXTRAS))
+        if rng.random() < 0.1:
+            changed = replace(changed, upstream=rng.choice(("app", "behind")))
+        if rng.random() < 0.85:
+            routes.setdefault((route.pattern.shape, route.methods, route.hosts), changed)
+    default = replace(other.default, report_only=rng.random() < 0.1)
+    return Policy.build(tuple(routes.values()), default, other.auth_prefix.decode())
+
+
+def passing(one: Policy, method: str, host: bytes, path: bytes) -> tuple[set[int], object]:
+    """Which callers pass, and where to."""
+    passed, destination = set(), None
+    for number, (caller, address, now) in enumerate(CALLERS):
+        decision = decide(
+            one, method=method, host=host, path=path, principal=caller, address=address, now=now
+        )
+        if decision.verdict is Verdict.ALLOW:
+            passed.add(number)
+            destination = decision.route.upstream, decision.path
+    return passed, destination
+
+
+def admitted(audience: Audience) -> set[int]:
+    return {number for number, caller in enumerate(CALLERS) if audience.admits(*caller)}
+
+
+SERVERS = {"app": ("http://app:1",), "behind": ("http://behind:1",)}
+
+
+def sides(rng: random.Random) -> tuple[Side, Side]:
+    one = random_policy(rng)
+    return Side(varied(rng, one), SERVERS), Side(varied(rng, one), SERVERS)
+
+
+class Told:
+    """What a diff says of any request, looked up by its class."""
+
+    def __init__(self, old: Side, new: Side) -> None:
+        self.regions = list(regions(old.policy, new.policy, told=telling(old, new)))
+        self.changes = diff(old, new)
+        self.plain = {key(region): change for change in self.changes for region in change.regions}
+        self.echoes = {key(region): change for change in self.changes for region in change.echoes}
+        assert not self.plain.keys() & self.echoes.keys()
+
+    def of(self, method: str, host: bytes, segments: list[bytes]) -> tuple[Change | None, bool]:
+        """The change of this reading, if any, and whether it is an echo."""
+        region = key(region_of(self.regions, method, host, segments))
+        return self.plain.get(region) or self.echoes.get(region), region in self.echoes
+
+
+def key(region: Region) -> object:
+    return region.host, region.parts, region.below, region.methods
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_it_says_exactly_what_changed_and_for_whom(rng: random.Random) -> None:
+    old, new = sides(rng)
+    told = Told(old, new)
+    paths = [segments for segments in universe() if "" not in segments]
+    for segments in rng.sample(paths, 40):
+        host, method = rng.choice(ASKED_HOSTS), rng.choice(ASKED_METHODS)
+        path = ("/" + "/".join(map(quote, segments))).encode()
+        was, place = passing(old.policy, method, host, path)
+        now, new_place = passing(new.policy, method, host, path)
+        change, echo = told.of(method, host, [segment.encode() for segment in segments])
+        where = (method, host, path, [str(route.label) for route in (*old.policy.routes, *new.policy.routes)])
+        if change is None:
+            assert was == now, where
+            assert not was or place == new_place, where
+            continue
+        assert admitted(change.before.audience) == was, where
+        assert admitted(change.after.audience) == now, where
+        if change.kind is Kind.MOVED and not echo and was:
+            assert place != new_place, where
+        assert change.kind.widens or not now - was, where
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_a_path_with_many_readings_changes_only_where_one_of_them_does(rng: random.Random) -> None:
+    old, new = sides(rng)
+    told = Told(old, new)
+    for path in ODD:
+        host, method = rng.choice(ASKED_HOSTS), rng.choice(ASKED_METHODS)
+        was, _ = passing(old.policy, method, host, path.encode())
+        now, _ = passing(new.policy, method, host, path.encode())
+        try:
+            readings = read(path.encode())
+        except BadRequest:
+            continue
+        changes = [told.of(method, host, reading.split(b"/")[1:])[0] for reading in readings]
+        assert was == now or any(changes), (path, method, host)
+        assert not now - was or any(change and change.kind.widens for change in changes), (path, method, host)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_nothing_changes_between_a_policy_and_itself(rng: random.Random) -> None:
+    one = random_policy(rng)
+    again = Policy.build(one.routes[::-1], one.default, one.auth_prefix.decode())
+    assert diff(Side(one, SERVERS), Side(again, SERVERS)) == []
