@@ -11,10 +11,12 @@ import pytest
 
 from gateway.config.load import load
 from gateway.policy.compile import compile_policy, compile_tests
-from gateway.policy.model import Reason
-from gateway.policy.prove import Result, prove
+from gateway.policy.diff import Side, diff
+from gateway.policy.model import Policy, Reason
+from gateway.policy.prove import Result, Test, prove
 from tests.policy.rules import TOKENS
 from tests.support.decisions import NOW, Row, World, worlds
+from tests.support.slips import slips
 
 WORLDS = {world.name: world for world in worlds()}
 
@@ -31,7 +33,7 @@ ROWS = [(world.name, index) for world in WORLDS.values() for index in range(len(
     ("name", "index"), ROWS, ids=[f"{name}: {asked(WORLDS[name])[index]}" for name, index in ROWS]
 )
 def test_row(name: str, index: int) -> None:
-    row, result = asked(WORLDS[name])[index], results(name)[index]
+    row, result = asked(WORLDS[name])[index], answered(name)[index]
     assert result.complaint is None
     decision = result.decision
     if row.reason is not None:
@@ -44,7 +46,14 @@ def test_row(name: str, index: int) -> None:
 
 
 @cache
-def results(name: str) -> list[Result]:
+def answered(name: str) -> list[Result]:
+    policy, tests = compiled(name)
+    return prove(policy, tests, now=NOW)
+
+
+@cache
+def compiled(name: str) -> tuple[Policy, list[Test]]:
+    """A world's rules, and its rows as tests."""
     world = WORLDS[name]
     with tempfile.TemporaryDirectory() as folder:
         file = world.write(
@@ -60,7 +69,7 @@ def results(name: str) -> list[Result]:
     tests = compile_tests(read.config, read.places)
     # with the port and the dot that a client may send and a file may not say
     sent = [replace(test, host=row.host or "") for test, row in zip(tests, asked(world), strict=True)]
-    return prove(policy, sent, now=NOW)
+    return policy, sent
 
 
 def _written(row: Row) -> dict[str, object]:
@@ -80,6 +89,24 @@ def _written(row: Row) -> dict[str, object]:
 
 def _name(host: str) -> str:
     return host if host.startswith("[") else host.partition(":")[0].rstrip(".")
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_slip_in_the_rules_is_noticed_exactly_if_it_changes_anything(name: str) -> None:
+    """Noticed by a row; `diff` says, without any row, whether there is anything to notice."""
+    policy, tests = compiled(name)
+    servers = {upstream: (upstream,) for upstream in WORLDS[name].upstreams}
+    right = [outcome(result) for result in answered(name)]
+    for slip, wrong in slips(policy):
+        noticed = [outcome(result) for result in prove(wrong, tests, now=NOW)] != right
+        assert noticed is bool(diff(Side(policy, servers), Side(wrong, servers))), slip
+
+
+def outcome(result: Result) -> tuple[object, ...]:
+    """What client and backend see of it, and whether a rule on trial speaks up."""
+    decision = result.decision
+    sent = (decision.route.upstream, decision.path) if result.status == "allow" else None
+    return result.status, sent, decision.would is not None
 
 
 def test_the_table_says_every_word_of_the_rules() -> None:
