@@ -103,6 +103,14 @@ class Change:
     echoes: tuple[Region, ...]
     """The same paths with other capitals or `//`, for which the same callers come and go."""
 
+    @property
+    def respelled(self) -> bool:
+        """Only about paths with other capitals than the rules have, or with `//`.
+
+        Those must satisfy several rules, so this follows from what is said of each of them alone.
+        """
+        return not any(region.plain for region in self.regions)
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -235,7 +243,7 @@ def _path(group: _Group) -> str:
     paths = sorted({region.path for region in plain or group.regions}, key=lambda path: (len(path), path))
     more = len(paths) - _SHOWN
     shown = ", ".join(paths[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    return shown if plain else f"{shown} (spelled otherwise)"
+    return shown if plain else f"{shown} (in other spellings)"
 
 
 def _common(one: Pattern, other: Pattern) -> str:

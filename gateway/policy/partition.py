@@ -132,7 +132,7 @@ class Partition:
         """The classes that matter to these hosts. Raises TooManyClasses."""
         self._known.clear()
         start = tuple(reader.start(host.sample, host.parent) for reader in self._readers)
-        return [each for each in self._walk(host, start, _ROOT) if each.answer is not None]
+        return self._walk(host, start, _ROOT)
 
     def _walk(self, host: Host, states: tuple[State, ...], at: _Prefix) -> list[PathClass]:
         """The classes of all paths that begin so, from there on."""

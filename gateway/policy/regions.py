@@ -89,6 +89,8 @@ class Region:
     claims: tuple[Claims | Decision, ...]
     """What each policy asks of all of them, or why it refuses them all. Only the routes: `granted` is
     that of some request."""
+    wider: bool = False
+    """Not for these hosts to say: the class of any host, or of the domain around, is meant."""
 
     @property
     def shape(self) -> tuple[tuple[bytes | None, ...], bool]:
@@ -105,7 +107,7 @@ def regions(*policies: Policy, told: Told | None = None) -> Iterator[Region]:
     """The classes, those of any host first, then what matters to some hosts only. Raises TooManyClasses.
 
     With `told`, which tells what matters about a rule, there are no claims where the policies differ
-    in nothing that matters, and so only few classes.
+    in nothing that matters, and so only few classes. Then some are `wider`.
     """
     partition = Partition(policies, None if told is None else Signatures(policies, told))
     names = {segments: name for policy in policies for segments, name in _names(policy)}
@@ -113,6 +115,10 @@ def regions(*policies: Policy, told: Told | None = None) -> Iterator[Region]:
         for each in partition.classes(host):
             if each.answer is not None:
                 yield from _regions(host, each, each.answer, _path(each, names), partition.said)
+            elif told is not None:
+                request = Request(sample_method(()), host.sample, each.path)
+                every = Methods(frozenset(), True)
+                yield Region(host.name, each.parts, each.below, _path(each, names), every, request, (), True)
 
 
 def _regions(

@@ -55,8 +55,10 @@ def region_of(found: Iterable[Region], method: str, host: bytes, segments: list[
         if method in each.methods and _fits_host(each, host)
         for ranks in _ranks(each, segments)
     ]
-    assert fitting, (method, host, segments)
-    return min(fitting, key=lambda fit: fit[:2])[2]
+    best: dict[int, Region] = {}
+    for rank, _, each in sorted(fitting, key=lambda fit: fit[:2]):
+        best.setdefault(rank, each)
+    return next(each for each in best.values() if not each.wider)
 
 
 def _fits_host(each: Region, host: bytes) -> bool:
