@@ -17,7 +17,7 @@ import click
 from gateway.cli.options import config_option
 from gateway.cli.output import printable, say
 from gateway.config.dotenv import read_dotenv
-from gateway.config.fill import fill
+from gateway.config.fill import Outside, fill
 from gateway.config.source import Node, Refused, Scalar, Table, compose, read
 from gateway.config.values import Listen, parse_listen
 
@@ -82,7 +82,9 @@ def _filled(node: Node, config: Path) -> str:
     dotenv, _ = read_dotenv(config.with_name(".env"))
     reasons: list[str] = []
     text = fill(
-        node.text, {**dotenv, **os.environ}, config.parent, lambda reason, missing: reasons.append(reason)
+        node.text,
+        Outside({**dotenv, **os.environ}, config.parent),
+        lambda reason, missing: reasons.append(reason),
     )
     if reasons:
         raise click.ClickException(f"server.ops_listen: {reasons[0]}")

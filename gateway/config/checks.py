@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import pairwise
+from time import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,9 @@ from .fields import UPSTREAM_NAME, UnsetSecret, similar
 from .filled import Broken, Filled, Unset
 from .schema import (
     Accounts,
+    Auth,
+    Cors,
+    Defaults,
     HeaderEdits,
     Listen,
     RateLimits,
@@ -32,6 +36,7 @@ from .schema import (
     Upstream,
     UpstreamTls,
     UpstreamUrl,
+    Valid,
 )
 from .source import Steps
 from .values import canonical_host
@@ -81,6 +86,8 @@ class Parts:
     rate_limits: RateLimits | None = None
     upstream: UpstreamUrl | None = None
     upstreams: Mapping[str, Upstream | None] | None = None
+    auth: Auth | None = None
+    defaults: Defaults | None = None
     routes: Sequence[Route | None] | None = None
     tests: Sequence[Test | None] | None = None
 
@@ -103,6 +110,10 @@ def check(parts: Parts) -> Iterator[Finding]:
         yield from _tls(parts.server)
         yield from _loops(parts.server, parts)
     yield from _upstreams(parts)
+    if parts.auth is not None:
+        yield from _cors(("auth", "cors"), parts.auth.cors)
+    if parts.defaults is not None:
+        yield from _settings(("defaults",), parts.defaults, parts)
     for index, route in enumerate(parts.routes or ()):
         if route is not None:
             yield from _route(("routes", index), route, parts)
@@ -360,17 +371,64 @@ def _upstream_tls(path: Steps, tls: UpstreamTls, https: bool) -> Iterator[Findin
         yield Finding((*path, "key"), "needs its certificate; add tls.certificate")
 
 
-def _route(path: Steps, route: Route, parts: Parts) -> Iterator[Finding]:
+def _settings(path: Steps, route: Route | Defaults, parts: Parts) -> Iterator[Finding]:
+    """What `defaults` may say as well."""
     yield from _known_upstream((*path, "upstream"), route.upstream, parts)
+    yield from _edits((*path, "headers", "request"), route.headers.request)
+    yield from _edits((*path, "headers", "response"), route.headers.response)
+    yield from _cors((*path, "cors"), route.cors)
+    if route.cors is not None or (parts.defaults is not None and parts.defaults.cors is not None):
+        yield from _cors_edits((*path, "headers", "response"), route.headers.response)
+
+
+def _route(path: Steps, route: Route, parts: Parts) -> Iterator[Finding]:
+    yield from _settings(path, route, parts)
     if isinstance(route.allow, Rule):
         yield from _rule((*path, "allow"), route.allow)
     if route.trust_host and route.hosts is None:
         yield Finding((*path, "trust_host"), "is of no use on a route without hosts")
-    yield from _edits((*path, "headers", "request"), route.headers.request)
-    yield from _edits((*path, "headers", "response"), route.headers.response)
+    if route.valid is not None:
+        yield from _valid((*path, "valid"), route.valid)
+    if route.report_only and route.allow == "public" and route.valid is None:
+        yield Finding((*path, "report_only"), "softens nothing: a public route refuses nobody", warning=True)
     if route.rate_limit.per_user is not None and route.allow == "public" and not route.rate_limit.per_address:
         sentence = "limits nobody who has no login, and a public route asks for none; add per_address"
         yield Finding((*path, "rate_limit", "per_user"), sentence, warning=True)
+
+
+def _valid(path: Steps, valid: Valid) -> Iterator[Finding]:
+    if valid.from_ is None and valid.until is None:
+        yield Finding(path, "names no time; write from, until, or both")
+    elif valid.until is not None and valid.from_ is not None and valid.until <= valid.from_:
+        yield Finding((*path, "until"), "is not after from, so nobody could ever pass")
+    elif valid.until is not None and valid.until <= time():
+        sentence = "is over, so nobody passes any more (403); remove the route, or let it hold longer"
+        yield Finding((*path, "until"), sentence, warning=True)
+
+
+def _cors(path: Steps, cors: Cors | None) -> Iterator[Finding]:
+    if cors is None:
+        return
+    if "*" in cors.origins and cors.credentials:
+        sentence = "can't go with the origin *: any page could act as its visitor; name the origins"
+        yield Finding((*path, "credentials"), sentence)
+    if "*" in cors.headers and cors.credentials:
+        sentence = "has *, which browsers take for a name when cookies are sent; name the headers"
+        yield Finding((*path, "headers"), sentence)
+    for index, origin in enumerate(cors.origins):
+        if origin in cors.origins[:index]:
+            yield Finding((*path, "origins", index), f"{origin} is named twice")
+        elif origin == "*" and len(cors.origins) > 1:
+            yield Finding((*path, "origins", index), "* is every origin; the others are of no use beside it")
+
+
+def _cors_edits(path: Steps, edits: HeaderEdits) -> Iterator[Finding]:
+    """Two who set the same headers, and one of them is `cors`."""
+    for kind, names in (("add", edits.add), ("remove", edits.remove)):
+        for index, name in enumerate(names):
+            if name.lower().startswith("access-control-"):
+                step = name if kind == "add" else index
+                yield Finding((*path, kind, step), f"{name} is set by cors; say it there", key=kind == "add")
 
 
 def _edits(path: Steps, edits: HeaderEdits) -> Iterator[Finding]:

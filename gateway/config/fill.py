@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .filled import Broken, Filled, Unset
@@ -25,7 +26,18 @@ class Missing(Exception):
     """A variable or file is not there, which a caller may accept for a secret."""
 
 
-def fill(text: str, variables: Mapping[str, str], folder: Path, note: Callable[[str, bool], None]) -> Filled:
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What values may be taken from."""
+
+    variables: Mapping[str, str]
+    folder: Path
+    """Where relative files begin."""
+    files: list[Path] = field(default_factory=list)
+    """Files that were asked for, whether they are there or not."""
+
+
+def fill(text: str, outside: Outside, note: Callable[[str, bool], None]) -> Filled:
     """`text` with its placeholders filled in. Each mistake goes to `note(sentence, missing)`.
 
     The result is Unset if all that went wrong is that something is missing.
@@ -35,7 +47,7 @@ def fill(text: str, variables: Mapping[str, str], folder: Path, note: Callable[[
     def replace(match: re.Match[str]) -> str:
         nonlocal missing, wrong
         try:
-            return _value(match, variables, folder)
+            return _value(match, outside)
         except Missing as reason:
             missing += 1
             note(str(reason), True)
@@ -50,17 +62,18 @@ def fill(text: str, variables: Mapping[str, str], folder: Path, note: Callable[[
     return Unset(value, text) if missing else Filled(value, text)
 
 
-def _value(match: re.Match[str], variables: Mapping[str, str], folder: Path) -> str:
+def _value(match: re.Match[str], outside: Outside) -> str:
     if match[0] == "$${":
         return "${"
     inner = match[1]
     if inner is None:
         raise ValueError(f"has a ${{ that does not end or holds braces; {_FORMS}")
     if inner.startswith("file:"):
-        return _file(inner.removeprefix("file:"), folder)
+        return _file(inner.removeprefix("file:"), outside)
     name, has_default, default = inner.partition(":-")
     if not _NAME.fullmatch(name):
         raise ValueError(f"can't fill in {match[0]}; {_FORMS}")
+    variables = outside.variables
     if has_default:
         return _utf8(variables.get(name) or default, name)
     if name not in variables:
@@ -77,9 +90,10 @@ def _utf8(value: str, name: str) -> str:
     return value
 
 
-def _file(name: str, folder: Path) -> str:
+def _file(name: str, outside: Outside) -> str:
     """The content of a file without its last line break. A relative name starts at the configuration."""
-    path = folder / name
+    path = outside.folder / name
+    outside.files.append(path)
     try:
         if not path.exists():
             raise Missing(f"there is no file {name}")

@@ -19,25 +19,28 @@ from typing import Any
 from pydantic import BaseModel, SecretStr, ValidationError, create_model
 
 from .checks import CHECKED, Finding, Parts, check
+from .defaults import with_defaults
 from .dotenv import read_dotenv
 from .fields import Section, UnsetSecret
-from .fill import fill
+from .fill import Outside, fill
 from .filled import Broken
+from .include import Gathered, Read, gather
 from .json_schema import json_schema as json_schema
 from .scalars import resolve, surprise
-from .schema import PLAIN_WORDS, SECRETS, Config, Route, Server, Test, Upstream
+from .schema import MOMENTS, PLAIN_WORDS, SECRETS, Config, Route, Server, Test, Upstream
 from .sentences import path_in_file, sentence, sentences
 from .source import (
     Node,
+    Place,
     Places,
     Problem,
     Refused,
     Scalar,
     Sequence,
     Steps,
+    Table,
     compose,
     read,
-    written_path,
 )
 
 
@@ -51,37 +54,67 @@ class Loaded:
     """Where each setting stands, for those who find more mistakes."""
     problems: tuple[Problem, ...]
     """Mistakes and warnings, in the order of the file."""
+    files: tuple[Path, ...] = ()
+    """Every file that was read, or would have been were it there; absolute, links not followed."""
 
 
-def load(path: Path, *, environ: Mapping[str, str] | None = None, allow_unset: bool = False) -> Loaded:
-    """Read `path`, and `.env` beside it; `environ` (the process's own by default) wins over that.
+def load(
+    path: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    allow_unset: bool = False,
+    read: Read = read,
+) -> Loaded:
+    """Read `path`, what it includes, and `.env` beside it; `environ` (the process's own by default) wins.
 
-    With `allow_unset`, secrets whose variable is missing become `UnsetSecret`. Never raises.
+    With `allow_unset`, secrets whose variable is missing become `UnsetSecret`. `read` gives the text of
+    `path` and of what it includes: an older version of them, say. Never raises.
     """
     dotenv, problems = read_dotenv(path.parent / ".env")
     variables = {**dotenv, **(os.environ if environ is None else environ)}
+    outside = Outside(variables, path.parent, [path, path.parent / ".env"])
+    loaded = _load(path, outside, problems, allow_unset, read)
+    files = tuple(dict.fromkeys(file.absolute() for file in outside.files))
+    return Loaded(loaded.config, loaded.places, loaded.problems, files)
+
+
+def _load(path: Path, outside: Outside, problems: list[Problem], allow_unset: bool, read: Read) -> Loaded:
     try:
-        text = read(path)
+        root, mistakes = compose(read(path), str(path))
     except Refused as refused:
         return Loaded(None, Places(str(path), None), (refused.problem,))
-    return _load(text, path, variables, problems, allow_unset)
-
-
-def _load(
-    text: str, path: Path, variables: Mapping[str, str], problems: list[Problem], allow_unset: bool
-) -> Loaded:
-    root, mistakes = compose(text, str(path))
     problems += mistakes
-    places = Places(str(path), root, {("upstreams", "default"): ("upstream",)})
+    typist = _Typist(outside, allow_unset)
+    gathered = _gathered(root, path, read, typist)
+    root = gathered.root if gathered is not None else root
+    origins = gathered.origins if gathered is not None else {}
+    places = Places(str(path), root, {("upstreams", "default"): ("upstream",)}, origins)
     if root is None:
         return Loaded(None, places, _sorted(problems))
-    typist = _Typist(variables, path.parent, allow_unset)
+    if gathered is not None:
+        problems += gathered.problems
+        outside.files.extend(gathered.files)
     data = typist.typed(root, ())
     config, findings = _validated(data)
     problems += _placed(typist.findings, findings, places)
     if config is None or any(not problem.warning for problem in problems):
         return Loaded(None, places, _sorted(problems))
     return Loaded(_settled(config, path.parent), places, _sorted(problems))
+
+
+def _gathered(root: Node | None, path: Path, read: Read, typist: _Typist) -> Gathered | None:
+    if not isinstance(root, Table):
+        return None
+    problems: list[Problem] = []
+
+    def fill_in(scalar: Scalar, place: Place) -> str | None:
+        text, faults = typist.text(scalar)
+        problems.extend(Problem(place, "include", fault) for fault in faults)
+        return None if faults else text
+
+    gathered = gather(root, path, read, fill_in)
+    gathered.problems += problems
+    return gathered
 
 
 def _settled(config: Config, folder: Path) -> Config:
@@ -117,11 +150,16 @@ def _database_file(config: Config, folder: Path) -> Config:
 class _Typist:
     """Turns nodes into values: fills scalars in, then gives plain ones their YAML type."""
 
-    def __init__(self, variables: Mapping[str, str], folder: Path, allow_unset: bool) -> None:
+    def __init__(self, outside: Outside, allow_unset: bool) -> None:
         self.findings: list[Finding] = []
-        self._variables = variables
-        self._folder = folder
+        self._outside = outside
         self._allow_unset = allow_unset
+
+    def text(self, node: Scalar) -> tuple[str, list[str]]:
+        """What a scalar says before it has a type, and what went wrong."""
+        faults: list[str] = []
+        text = fill(node.text, self._outside, lambda reason, _: faults.append(reason))
+        return text, faults
 
     def typed(self, node: Node, path: Steps) -> Any:
         if isinstance(node, Scalar):
@@ -132,10 +170,10 @@ class _Typist:
 
     def _scalar(self, node: Scalar, path: Steps) -> Any:
         if "${" in node.text:
-            return fill(node.text, self._variables, self._folder, self._noter(path))
+            return fill(node.text, self._outside, self._noter(path))
         if not node.plain or (path in SECRETS and node.text):
             return node.text
-        reason = surprise(node.text) if path not in PLAIN_WORDS else None
+        reason = None if path in PLAIN_WORDS or _is_moment(path) else surprise(node.text)
         if reason is not None:
             self.findings.append(Finding(path, reason))
             return Broken("", node.text)
@@ -153,6 +191,10 @@ class _Typist:
         return note
 
 
+def _is_moment(path: Steps) -> bool:
+    return len(path) > 2 and tuple(step for step in path if isinstance(step, str)) in MOMENTS
+
+
 def _validated(data: Any) -> tuple[Config | None, list[Finding]]:
     """The configuration, if nothing at all is wrong with it, and what is."""
     if not isinstance(data, Mapping):
@@ -164,6 +206,8 @@ def _validated(data: Any) -> tuple[Config | None, list[Finding]]:
         return None, findings
     if sections["upstream"] is not None:
         sections["upstreams"] = {"default": Upstream(url=data["upstream"]), **sections["upstreams"]}
+    if sections["defaults"].model_fields_set:
+        sections["routes"] = tuple(with_defaults(route, sections["defaults"]) for route in sections["routes"])
     return Config.model_construct(**sections), findings
 
 
@@ -218,7 +262,7 @@ def _placed(early: list[Finding], late: list[Finding], places: Places) -> list[P
     return [
         Problem(
             places.key(*finding.path) if finding.key else places.of(*finding.path),
-            written_path(finding.path),
+            places.name(*finding.path),
             finding.sentence,
             finding.warning,
         )

@@ -25,6 +25,8 @@ LEVELS = ("public", "authenticated", "admin", "nobody")
 EXPECTATIONS = (400, 401, 403, 404)
 PLAIN_WORDS = frozenset({("server", "ops_listen")})
 """Where `off` is a word and no surprise."""
+MOMENTS = frozenset({("routes", "valid", "from"), ("routes", "valid", "until"), ("tests", "at")})
+"""Where a day is meant as it is written. Items of lists are left out."""
 SECRETS = frozenset(
     {
         ("tokens", "access", "secret"),
@@ -104,6 +106,11 @@ class Server(Section):
         "Networks (and `unix`) whose X-Forwarded-* headers are believed; everyone else's are dropped. "
         "A variable may hold several between commas.",
         ["10.0.0.0/8", "unix"],
+    )
+    reload: Annotated[str, OneOf("signal", "auto")] = setting(
+        "signal",
+        "When this file is read again: on SIGHUP, or with `auto` also within four seconds after its content, "
+        "or that of a file it takes in, has changed.",
     )
     limits: Limits = setting({}, "How much of a request is read before it is refused.")
     timeouts: ServerTimeouts = setting({}, "How long the gateway waits for its clients.")
@@ -505,6 +512,29 @@ class Route(Section):
     )
 
 
+class Defaults(Section):
+    """What routes take that don't say it themselves; `default` takes it too."""
+
+    upstream: fields.Text | None = setting(None, "The backend's name.", "app")
+    upgrade: tuple[fields.UpgradeToken, ...] = setting(
+        (), "Protocols that a request may switch to, besides websocket.", ["spdy/3.1"]
+    )
+    headers: RouteHeaders = setting(
+        {}, "What is changed in the headers on the way. A route's own changes come on top, name by name."
+    )
+    timeout: fields.Duration | None = setting(None, "For the head of the response.", "5m")
+    body: fields.SizeOrNone | None = setting(None, "Largest request body.", "1GiB")
+    rate_limit: RouteRateLimit = setting(
+        {},
+        "How often requests may be made; each route counts for itself, `per_user` and `per_address` too.",
+    )
+    cors: Cors | None = setting(
+        None,
+        "Which pages of other origins may call from a browser.",
+        {"origins": ["https://app.example.com"]},
+    )
+
+
 class Request(Section):
     """A method and a target, written as `GET /path`."""
 
@@ -595,6 +625,16 @@ class Config(Section):
     )
     default: Annotated[str, _DEFAULTS] = setting(
         "authenticated", "What a path needs that no route names. Never public."
+    )
+    defaults: Defaults = setting({}, "What routes take that don't say it themselves; `default` takes it too.")
+    include: Annotated[tuple[fields.Text, ...], fields.one_or_many] = setting(
+        (),
+        "Files whose `routes` and `tests` count as if they stood here. A relative name starts beside the "
+        "file that includes; those may include more.",
+        ["rules/admin.yaml", "rules/shop.yaml"],
+    )
+    tests_include: Annotated[tuple[fields.Text, ...], fields.one_or_many] = setting(
+        (), "Files with more tests, and nothing else.", ["tests/rules.yaml"]
     )
     routes: tuple[Route, ...] = setting((), "The rules. The most specific one wins, whatever the order.")
     tests: tuple[Test, ...] = setting((), "Proofs that live beside the rules; `gateway check` runs them.")

@@ -124,7 +124,11 @@ def _meant(name: str, known: frozenset[str]) -> str:
 
 def _homes(name: str) -> tuple[str, ...]:
     """The sections that have such a setting, if they are few."""
-    homes = tuple(shape or "the top level" for shape, known in sections().items() if name in known)
+    homes = tuple(
+        shape or "the top level"
+        for shape, known in sections().items()
+        if name in known and not shape.startswith("defaults")  # which holds what routes hold
+    )
     return homes if len(homes) <= _FEW else ()
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import O_CLOEXEC, O_NONBLOCK, O_RDONLY, fdopen, fstat
+from os import open as os_open
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, NoReturn
 
 import yaml
@@ -23,6 +26,9 @@ MAX_DEPTH = 32
 """The deepest setting is six levels down."""
 MAX_EXPANDED = 200_000
 """Nodes that aliases add; what the file itself holds is bounded by its size."""
+INIT = "; `gateway init` writes "
+"""For who has no gateway.yaml yet."""
+_NO_FILES = {True: "this is a directory; name the file in it", False: "is not a regular file"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -92,37 +98,63 @@ class Table:
     entries: dict[str, Entry] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an item of a list stood before the lists of several files became one."""
+
+    file: str
+    index: int
+
+
+@dataclass(slots=True)
+class Budget:
+    """Nodes that the aliases of all files together may still add."""
+
+    left: int = field(default_factory=lambda: MAX_EXPANDED)
+
+
 Node = Scalar | Sequence | Table
 Step = str | int
 Steps = tuple[Step, ...]
 
 
 class Places:
-    """Where the settings of one file stand. `aliases` tells which other path stands for an absent one."""
+    """Where the settings stand, of one file and those that it includes.
 
-    def __init__(self, file: str, root: Node | None, aliases: Mapping[Steps, Steps] | None = None) -> None:
+    `aliases` tells which other path stands for an absent one, `origins` which items are from which file.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        root: Node | None,
+        aliases: Mapping[Steps, Steps] | None = None,
+        origins: Mapping[tuple[str, int], Origin] | None = None,
+    ) -> None:
         self._file = file
         self._root = root
         self._aliases = aliases or {}
+        self._origins: Mapping[Any, Origin] = origins or {}
 
     def of(self, *path: Step) -> Place:
         """The place of the value at `path`, or of its nearest parent that the file has."""
-        node, _ = self._find(path)
-        return self._place(node)
+        node, left = self._find(path)
+        return self._place(node, path[: len(path) - len(left)])
 
     def key(self, *path: Step) -> Place:
         """The place of the key that ends `path`; for a list's item, of the item."""
         parent, left = self._find(path[:-1])
         entry = parent.entries.get(str(path[-1])) if isinstance(parent, Table) and not left and path else None
-        return self._place(entry) if entry is not None else self.of(*path)
+        return self._place(entry, path) if entry is not None else self.of(*path)
 
     def name(self, *path: Step) -> str:
         """What the setting is called in the file that holds it, `routes[2]`."""
-        return written_path(path)
+        origin = self._origins.get(path[:2])
+        return written_path(path if origin is None else (path[0], origin.index, *path[2:]))
 
     def included(self, *path: Step) -> bool:
         """Whether it stands in an included file."""
-        return False
+        return path[:2] in self._origins
 
     def _find(self, path: Steps) -> tuple[Node | None, Steps]:
         """The deepest node along `path`, and the steps that lead no further."""
@@ -133,8 +165,10 @@ class Places:
                 return (aliased, over) if len(over) <= len(path) - len(alias) else (node, left)
         return node, left
 
-    def _place(self, at: Node | Entry | None) -> Place:
-        return Place(self._file, at.line, at.column) if at is not None else Place(self._file, 1, 1)
+    def _place(self, at: Node | Entry | None, path: Steps) -> Place:
+        origin = self._origins.get(path[:2])
+        file = self._file if origin is None else origin.file
+        return Place(file, at.line, at.column) if at is not None else Place(file, 1, 1)
 
 
 class Refused(Exception):
@@ -146,14 +180,17 @@ class Refused(Exception):
 
 
 def read(path: Path) -> str:
-    """The file's text. Raises Refused."""
+    """The file's text. Raises Refused. Never waits: who opens a pipe would wait for its other end."""
     try:
-        with path.open("rb") as file:
+        with fdopen(os_open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC), "rb") as file:
+            kind = fstat(file.fileno()).st_mode
+            if not S_ISREG(kind):
+                raise _refused(path, _NO_FILES[S_ISDIR(kind)])
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise _refused(path, "there is no such file; `gateway init` writes one") from None
+        raise _refused(path, f"there is no such file{INIT}one") from None
     except IsADirectoryError:
-        raise _refused(path, "this is a directory; name the file in it") from None
+        raise _refused(path, _NO_FILES[True]) from None
     except (OSError, ValueError) as error:
         raise _refused(path, f"can't be read: {_reason(error)}") from None
     if len(raw) > MAX_BYTES:
@@ -161,9 +198,9 @@ def read(path: Path) -> str:
     return _decode(raw, str(path))
 
 
-def compose(text: str, file: str) -> tuple[Node | None, list[Problem]]:
+def compose(text: str, file: str, budget: Budget | None = None) -> tuple[Node | None, list[Problem]]:
     """The tree of one document (none if it can't be read to its end), and its mistakes."""
-    composer = _Composer(file)
+    composer = _Composer(file, Budget() if budget is None else budget)
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             composer.take(event)
@@ -186,14 +223,14 @@ def written_path(path: Steps) -> str:
 class _Composer:
     """Builds the tree from events. Open containers are on a stack; nothing recurses."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, budget: Budget) -> None:
         self.problems: list[Problem] = []
         self.root: Node | None = None
         self._file = file
+        self._budget = budget
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Node, int]] = {}
         self._documents = 0
-        self._expanded = 0
 
     def take(self, event: Any) -> None:
         if isinstance(event, yaml.ScalarEvent):
@@ -209,7 +246,7 @@ class _Composer:
 
     def end(self) -> None:
         if self.root is None or (isinstance(self.root, Scalar) and self.root.plain and not self.root.text):
-            raise Refused(Problem(Place(self._file, 1, 1), "", "is empty; `gateway init` writes a first one"))
+            raise Refused(Problem(Place(self._file, 1, 1), "", f"is empty{INIT}a first one"))
 
     def give_up(self, problem: Problem) -> None:
         """Half a file would only have more mistakes than the whole."""
@@ -249,8 +286,8 @@ class _Composer:
                 event, "a value that begins with * names an anchor above it, and there is none; quote it"
             )
         node, size = self._anchors[event.anchor]
-        self._expanded += size
-        if self._expanded > MAX_EXPANDED:
+        self._budget.left -= size
+        if self._budget.left < 0:
             self._refuse(event, "the aliases of this file expand to far too much")
         self._add(event, node, size)
 

@@ -18,7 +18,7 @@ from gateway.config.schema import HeaderEdits as WrittenEdits
 from gateway.config.schema import Route as Written
 from gateway.config.schema import RouteRateLimit as WrittenLimit
 from gateway.config.schema import Test as WrittenTest
-from gateway.config.source import Places, Problem, Step, written_path
+from gateway.config.source import Places, Problem, Step
 from gateway.http.cors import Cors
 from gateway.http.header_edits import NO_EDITS, HeaderEdits
 from gateway.identity.principal import Principal
@@ -72,7 +72,7 @@ class _Compiler:
     def say(self, sentence: str, *path: Step, at: str | None = None, warning: bool = False) -> None:
         """Note a problem; `at` names the setting inside `path` to point to."""
         place = self._places.of(*path, at) if at else self._places.of(*path)
-        self.problems.append(Problem(place, written_path(path), sentence, warning))
+        self.problems.append(Problem(place, self._places.name(*path), sentence, warning))
 
     def route(self, index: int, written: Written) -> Route | None:
         """One compiled route, or None if it is too wrong to be compared with others."""
@@ -108,7 +108,8 @@ class _Compiler:
     def default(self) -> Route:
         """The route for everything that no route names."""
         allow = _WORDS[self._config.default]
-        upstream = self._only_upstream()
+        taken = self._config.defaults
+        upstream = taken.upstream or self._only_upstream()
         if upstream is None and not allow.closed:
             self.say(
                 'has no backend: name one of the upstreams "default", or write default: nobody', "default"
@@ -125,6 +126,13 @@ class _Compiler:
             strip=0,
             file=place.file,
             line=place.line,
+            upgrade=frozenset(token.encode() for token in taken.upgrade),
+            timeout=taken.timeout,
+            body=taken.body,
+            request_headers=_edits(taken.headers.request),
+            response_headers=_edits(taken.headers.response),
+            rate_limit=_rate_limit(taken.rate_limit),
+            cors=cors(taken.cors),
             report_only=self._report_only,
         )
 

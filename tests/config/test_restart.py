@@ -74,5 +74,6 @@ def test_every_section_is_either_fixed_or_taken_up() -> None:
     from gateway.config.restart import FIXED
 
     taken_up = {"rate_limits", "identity_headers", "upstream", "upstreams", "default", "routes", "tests"}
+    taken_up |= {"defaults", "include", "tests_include"}
     fixed = {str(path[0]) for path in FIXED}
     assert set(Config.model_fields) == fixed | taken_up
