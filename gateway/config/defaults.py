@@ -33,6 +33,8 @@ def with_defaults(route: Route, defaults: Defaults) -> Route:
 
 def _edits(own: HeaderEdits, default: HeaderEdits) -> HeaderEdits:
     """A name that the route adds or removes is its own business; `X_Api` is the same name as `X-Api`."""
+    if not own.add and not own.remove:
+        return default
     named = {fold(name.encode()) for name in (*own.add, *own.remove)}
     add = {name: value for name, value in default.add.items() if fold(name.encode()) not in named}
     remove = tuple(name for name in default.remove if fold(name.encode()) not in named)
@@ -40,6 +42,8 @@ def _edits(own: HeaderEdits, default: HeaderEdits) -> HeaderEdits:
 
 
 def _limits(own: RouteRateLimit, default: RouteRateLimit) -> RouteRateLimit:
+    if own.per_user is None and own.per_address is None:
+        return default
     return RouteRateLimit.model_construct(
         per_user=default.per_user if own.per_user is None else own.per_user,
         per_address=default.per_address if own.per_address is None else own.per_address,

@@ -65,6 +65,11 @@ class UnsetSecret(SecretStr):
 
 def setting(default: Any, description: str, *examples: Any, alias: str | None = None) -> Any:
     """A setting with a default, written as the file would write it; `alias` if Python has taken its name."""
+    if default == {}:
+        # Made anew it is much quicker than as pydantic's deep copy of a default that could change.
+        return Field(
+            default_factory=dict, description=description, examples=list(examples) or None, alias=alias
+        )
     return Field(default, description=description, examples=list(examples) or None, alias=alias)
 
 

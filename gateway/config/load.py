@@ -24,6 +24,7 @@ from .dotenv import read_dotenv
 from .fields import Section, UnsetSecret
 from .fill import Outside, fill
 from .filled import Broken
+from .haste import uncollected
 from .include import Gathered, Read, gather
 from .json_schema import json_schema as json_schema
 from .scalars import resolve, surprise
@@ -73,7 +74,8 @@ def load(
     dotenv, problems = read_dotenv(path.parent / ".env")
     variables = {**dotenv, **(os.environ if environ is None else environ)}
     outside = Outside(variables, path.parent, [path, path.parent / ".env"])
-    loaded = _load(path, outside, problems, allow_unset, read)
+    with uncollected():
+        loaded = _load(path, outside, problems, allow_unset, read)
     files = tuple(dict.fromkeys(file.absolute() for file in outside.files))
     return Loaded(loaded.config, loaded.places, loaded.problems, files)
 
@@ -191,8 +193,15 @@ class _Typist:
         return note
 
 
+_MOMENT_NAMES = frozenset(path[-1] for path in MOMENTS)
+
+
 def _is_moment(path: Steps) -> bool:
-    return len(path) > 2 and tuple(step for step in path if isinstance(step, str)) in MOMENTS
+    return (
+        len(path) > 2
+        and path[-1] in _MOMENT_NAMES
+        and tuple(step for step in path if isinstance(step, str)) in MOMENTS
+    )
 
 
 def _validated(data: Any) -> tuple[Config | None, list[Finding]]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
+from gateway.config.haste import uncollected
 from gateway.config.schema import Config, Person, Rate, Rule, Valid
 from gateway.config.schema import Cors as WrittenCors
 from gateway.config.schema import HeaderEdits as WrittenEdits
@@ -43,7 +44,12 @@ def compile_policy(
 
     `report_only`: no rule refuses, all only report (`gateway run --report-only`).
     """
-    compiler = _Compiler(config, places, report_only)
+    with uncollected():
+        return _compile(_Compiler(config, places, report_only))
+
+
+def _compile(compiler: _Compiler) -> tuple[Policy | None, list[Problem]]:
+    config = compiler.config
     routes = [compiler.route(index, written) for index, written in enumerate(config.routes)]
     policy = Policy.build(
         tuple(route for route in routes if route is not None), compiler.default(), config.auth.prefix
@@ -66,7 +72,7 @@ class _Compiler:
     def __init__(self, config: Config, places: Places, report_only: bool) -> None:
         self.problems: list[Problem] = []
         self._report_only = report_only
-        self._config = config
+        self.config = config
         self._places = places
 
     def say(self, sentence: str, *path: Step, at: str | None = None, warning: bool = False) -> None:
@@ -88,7 +94,7 @@ class _Compiler:
             pattern=pattern,
             methods=None if written.methods is None else frozenset(written.methods),
             hosts=written.hosts or (),
-            allow=replace(self._allow(index, written.allow), valid=_validity(written.valid)),
+            allow=_held(self._allow(index, written.allow), written.valid),
             upstream=self._upstream(index, written),
             strip=self._strip(index, written, pattern),
             file=place.file,
@@ -107,8 +113,8 @@ class _Compiler:
 
     def default(self) -> Route:
         """The route for everything that no route names."""
-        allow = _WORDS[self._config.default]
-        taken = self._config.defaults
+        allow = _WORDS[self.config.default]
+        taken = self.config.defaults
         upstream = taken.upstream or self._only_upstream()
         if upstream is None and not allow.closed:
             self.say(
@@ -139,12 +145,12 @@ class _Compiler:
     def _upstream(self, index: int, written: Written) -> str:
         upstream = written.upstream or self._only_upstream()
         if upstream is None:
-            names = ", ".join(self._config.upstreams)
+            names = ", ".join(self.config.upstreams)
             self.say(f'needs an upstream ({names}), since none is named "default"', "routes", index)
         return upstream or ""
 
     def _only_upstream(self) -> str | None:
-        names = list(self._config.upstreams)
+        names = list(self.config.upstreams)
         return names[0] if len(names) == 1 else "default" if "default" in names else None
 
     def _strip(self, index: int, written: Written, pattern: Pattern) -> int:
@@ -197,7 +203,7 @@ def _set(items: Sequence[str] | None) -> frozenset[str] | None:
 
 
 def _edits(written: WrittenEdits) -> HeaderEdits:
-    return HeaderEdits.of(written.add, written.remove) or NO_EDITS
+    return HeaderEdits.of(written.add, written.remove) if written.add or written.remove else NO_EDITS
 
 
 def _rate_limit(written: WrittenLimit) -> RateLimit | None:
@@ -205,11 +211,13 @@ def _rate_limit(written: WrittenLimit) -> RateLimit | None:
     return None if limit == RateLimit() else limit
 
 
-def _validity(written: Valid | None) -> Validity | None:
+def _held(allow: Allow, written: Valid | None) -> Allow:
+    """As it holds: for a time, or always."""
     if written is None:
-        return None
+        return allow
     begin = -inf if written.from_ is None else written.from_
-    return Validity(begin, inf if written.until is None else written.until)
+    end = inf if written.until is None else written.until
+    return replace(allow, valid=Validity(begin, end))
 
 
 def cors(written: WrittenCors | None) -> Cors | None:

@@ -274,3 +274,14 @@ def test_no_included_bytes_raise(folder: Path, raw: bytes) -> None:
     put("wilder.yaml", b"- " + raw)
     found = load(Path("gateway.yaml"), environ=SECRETS)
     assert all(problem.place.line > 0 for problem in found.problems)
+
+
+def test_ten_thousand_routes_in_twenty_files(loaded: Write) -> None:
+    """Two seconds on an ordinary machine; the bound is generous, it notices growth."""
+    for file in range(20):
+        lines = (f"  - {{path: '/api/s{n}/{{id}}', allow: admin}}\n" for n in range(file, 10_000, 20))
+        put(f"{file}.yaml", "routes:\n" + "".join(lines))
+    started = time.process_time()
+    found = loaded("include: [" + ", ".join(f"{n}.yaml" for n in range(20)) + "]\n", base=BASE)
+    assert len(compiled(found).routes) == 10_000
+    assert time.process_time() - started < 6
