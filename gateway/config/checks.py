@@ -377,8 +377,15 @@ def _settings(path: Steps, route: Route | Defaults, parts: Parts) -> Iterator[Fi
     yield from _edits((*path, "headers", "request"), route.headers.request)
     yield from _edits((*path, "headers", "response"), route.headers.response)
     yield from _cors((*path, "cors"), route.cors)
-    if route.cors is not None or (parts.defaults is not None and parts.defaults.cors is not None):
+    if route.cors is not None or _elsewhere_cors(route, parts):
         yield from _cors_edits((*path, "headers", "response"), route.headers.response)
+
+
+def _elsewhere_cors(route: Route | Defaults, parts: Parts) -> bool:
+    """Whether defaults and routes say one `cors`, and the other the headers it meets."""
+    if isinstance(route, Defaults):
+        return any(each is not None and each.cors is not None for each in parts.routes or ())
+    return parts.defaults is not None and parts.defaults.cors is not None
 
 
 def _route(path: Steps, route: Route, parts: Parts) -> Iterator[Finding]:
@@ -391,7 +398,9 @@ def _route(path: Steps, route: Route, parts: Parts) -> Iterator[Finding]:
         yield from _valid((*path, "valid"), route.valid)
     if route.report_only and route.allow == "public" and route.valid is None:
         yield Finding((*path, "report_only"), "softens nothing: a public route refuses nobody", warning=True)
-    if route.rate_limit.per_user is not None and route.allow == "public" and not route.rate_limit.per_address:
+    default = parts.defaults.rate_limit.per_address if parts.defaults is not None else None
+    per_address = route.rate_limit.per_address or default
+    if route.rate_limit.per_user is not None and route.allow == "public" and not per_address:
         sentence = "limits nobody who has no login, and a public route asks for none; add per_address"
         yield Finding((*path, "rate_limit", "per_user"), sentence, warning=True)
 
@@ -427,8 +436,9 @@ def _cors_edits(path: Steps, edits: HeaderEdits) -> Iterator[Finding]:
     for kind, names in (("add", edits.add), ("remove", edits.remove)):
         for index, name in enumerate(names):
             if name.lower().startswith("access-control-"):
-                step = name if kind == "add" else index
-                yield Finding((*path, kind, step), f"{name} is set by cors; say it there", key=kind == "add")
+                key = kind == "add"  # and so the path ends with the name
+                sentence = f"{'' if key else f'{name} '}is set by cors; say it there"
+                yield Finding((*path, kind, name if key else index), sentence, key=key)
 
 
 def _edits(path: Steps, edits: HeaderEdits) -> Iterator[Finding]:

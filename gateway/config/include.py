@@ -42,8 +42,8 @@ _PATTERN = frozenset("*?[]{}")
 
 Read = Callable[[Path], str]
 """A file's text. Raises Refused."""
-Fill = Callable[[Scalar, Place], str | None]
-"""What a scalar says once its `${…}` are filled in; None if that failed, which is reported."""
+Fill = Callable[[Scalar], tuple[str, list[str]]]
+"""What a scalar says once its `${…}` are filled in, and what went wrong with that."""
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Gathered:
 def gather(root: Table, path: Path, read: Read, fill: Fill) -> Gathered:
     """Follow the includes of gateway.yaml, whose tree is `root`. Never raises."""
     gatherer = _Gatherer(root, read, fill)
-    main = _File(path, path, None)
+    main = _File(path, None)
     gatherer.seen[os.path.realpath(path)] = main
     for setting in _HELD:
         gatherer.follow(root, setting, main)
@@ -74,8 +74,6 @@ class _File:
     """A file on the way, and how one came to it."""
 
     path: Path
-    """As messages show it."""
-    real: Path
     by: tuple[_File, Place] | None
     """The file that includes it, and where."""
 
@@ -101,12 +99,12 @@ class _Gatherer:
         entry = table.entries.get(setting)
         for item in _items(entry.value) if entry is not None else ():
             place = Place(str(file.path), item.line, item.column)
-            if not isinstance(item, Scalar):
-                self._say(place, setting, "must be the name of a file, or a list of names")
-                continue
-            name = self._fill(item, place)
-            if name:
+            name, faults = self._fill(item) if isinstance(item, Scalar) else ("", [])
+            if name and not faults:
                 self._take(name, setting, file, place)
+            elif file.by is not None:  # of the main file, whoever validates it finds the same
+                for fault in faults or ["must be the name of a file, or a list of names"]:
+                    self._say(place, setting, fault)
 
     def gathered(self) -> Gathered:
         gathered = Gathered(self._root, files=self._files, problems=self._problems)
@@ -125,12 +123,12 @@ class _Gatherer:
         return gathered
 
     def _take(self, name: str, setting: str, by: _File, place: Place) -> None:
-        file = _File(by.path.parent / name, by.real.parent / name, (by, place))
+        file = _File(by.path.parent / name, (by, place))
         if objection := self._objection(name, file):
             self._say(place, setting, objection)
             return
-        self.seen[os.path.realpath(file.real)] = file
-        self._files.append(file.real)
+        self.seen[os.path.realpath(file.path)] = file
+        self._files.append(file.path)
         root = self._tree(name, setting, file, place)
         if root is None:
             return
@@ -145,7 +143,7 @@ class _Gatherer:
         """Why a file can't be included here, before it is read."""
         if "\0" in name:
             return "a bad file name"
-        before = self.seen.get(os.path.realpath(file.real))
+        before = self.seen.get(os.path.realpath(file.path))
         if before is not None and before in file.way():
             way = " → ".join(str(each.path) for each in [*file.way()[file.way().index(before) :]])
             return f"{name} is included within itself: {way}"
@@ -160,7 +158,7 @@ class _Gatherer:
 
     def _tree(self, name: str, setting: str, file: _File, place: Place) -> Node | None:
         try:
-            text = self._read(file.real)
+            text = self._read(file.path)
         except Refused as refused:
             found = refused.problem
             if (found.place.line, found.place.column) == (1, 1):

@@ -32,7 +32,6 @@ from .schema import MOMENTS, PLAIN_WORDS, SECRETS, Config, Route, Server, Test, 
 from .sentences import path_in_file, sentence, sentences
 from .source import (
     Node,
-    Place,
     Places,
     Problem,
     Refused,
@@ -105,18 +104,7 @@ def _load(path: Path, outside: Outside, problems: list[Problem], allow_unset: bo
 
 
 def _gathered(root: Node | None, path: Path, read: Read, typist: _Typist) -> Gathered | None:
-    if not isinstance(root, Table):
-        return None
-    problems: list[Problem] = []
-
-    def fill_in(scalar: Scalar, place: Place) -> str | None:
-        text, faults = typist.text(scalar)
-        problems.extend(Problem(place, "include", fault) for fault in faults)
-        return None if faults else text
-
-    gathered = gather(root, path, read, fill_in)
-    gathered.problems += problems
-    return gathered
+    return gather(root, path, read, typist.text) if isinstance(root, Table) else None
 
 
 def _settled(config: Config, folder: Path) -> Config:

@@ -259,6 +259,10 @@ def parse_origin(value: Any) -> str:
     """`https://app.example.com`, `https://*.example.com` or `*`, as browsers write it (RFC 6454 §6.2)."""
     if value == "*":
         return "*"
+    if value == "null":
+        raise ValueError(
+            "null is said by pages that hide where they are from, so anyone could; name an origin"
+        )
     match = _ORIGIN.fullmatch(value.lower()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"must be an origin like https://app.example.com, without a path, not {show(value)}")

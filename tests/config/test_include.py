@@ -110,7 +110,11 @@ def bomb() -> str:
         ("include: a.yaml\n", "include: a.yaml is included within itself: a.yaml → b.yaml → a.yaml"),
         ("include: [ok.yaml, ok.yaml]\n", "is included twice; the first time on line 5 of gateway.yaml"),
         ("include: [ok.yaml, link.yaml]\n", "link.yaml is included twice; the first time on line 5"),
-        ("include: [{x: y}]\n", "gateway.yaml:5:11  include: must be the name of a file, or a list of names"),
+        ("include: [{x: y}]\n", "gateway.yaml:5:11  include[0]: must be text, not a mapping"),
+        ("include: deep.yaml\n", "deep.yaml:1:11  include: must be the name of a file, or a list of names"),
+        ("include: none.yaml\n", "none.yaml:1:9  include: must be the name of a file, or a list of names"),
+        ("include: unset.yaml\n", "unset.yaml:1:10  include: the variable NOWHERE is not set"),
+        ("include: nested.yaml\n", "is nested more than 32 levels deep"),
         ("include: '${NOWHERE}/a.yaml'\n", "the variable NOWHERE is not set"),
         ("include: greedy.yaml\n", "greedy.yaml:1:1  upstream: unknown setting here; an included file"),
         ("include: scalar.yaml\n", "scalar.yaml:1:1  routes: must be a list"),
@@ -128,6 +132,10 @@ def test_what_can_not_be_included_is_one_sentence(loaded: Write, text: str, sent
     put("binary", b"x\0y")
     put("empty", "# nothing\n")
     put("word", "hello")
+    put("deep.yaml", "include: [[ok.yaml]]\n")
+    put("none.yaml", "include:\n")
+    put("unset.yaml", "include: '${NOWHERE}'\n")
+    put("nested.yaml", "[" * 100_000)
     put("a.yaml", "include: b.yaml\n")
     put("b.yaml", "include: a.yaml\n")
     put("ok.yaml", ADMIN)
