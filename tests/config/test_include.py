@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -241,37 +240,44 @@ ROUTES = st.lists(
 )
 
 
+PARENTS = st.tuples(*(st.integers(0, child - 1) for child in range(1, 5)))
+"""A tree of five files: by which file each but the first is included."""
+PATHS = (b"/", b"/a", b"/a/", b"/a/b", b"/a/x", b"/a/b/c", b"/b", b"/b/c", b"/z/c", b"/z", b"/A")
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
-@given(ROUTES, st.lists(st.integers(0, 4), min_size=9, max_size=9))
+@given(ROUTES, st.lists(st.integers(0, 4), min_size=9, max_size=9), PARENTS)
 def test_it_does_not_matter_which_file_holds_a_rule(
-    folder: Path, routes: list[tuple[str, str | None, str]], homes: list[int]
+    folder: Path, routes: list[tuple[str, str | None, str]], homes: list[int], parents: tuple[int, ...]
 ) -> None:
-    """One file, or a tree of them: the same policy, but for places."""
+    """One file, or a tree of them: the same mistakes but for places, or the same rule for every request."""
     lines = [
         f"  - {{path: '{path}', allow: {allow}{f', methods: [{method}]' if method else ''}}}\n"
         for path, method, allow in routes
     ]
-    put("one/gateway.yaml", BASE + ("routes:\n" + "".join(lines) if lines else ""))
-    parents = {1: "", 2: "", 3: "1", 4: "3"}
+    put("one/gateway.yaml", BASE + rules(lines))
     for home in range(5):
         own = [line for line, at in zip(lines, homes, strict=False) if at == home]
-        below = [
-            f"{child}.yaml" for child, parent in parents.items() if parent == (str(home) if home else "")
-        ]
-        text = f"include: [{', '.join(below)}]\n" + ("routes:\n" + "".join(own) if own else "")
-        put("many/gateway.yaml" if home == 0 else f"many/{home}.yaml", (BASE if home == 0 else "") + text)
-    one, many = (load(Path(name, "gateway.yaml"), environ=SECRETS) for name in ("one", "many"))
-    assert one.config is not None
-    assert many.config is not None
-    policies = [
-        compile_policy(found.config, found.places) for found in (one, many) if found.config is not None
-    ]
-    told = [
-        sorted((route.label, str(route.allow)) for route in policy.routes) for policy, _ in policies if policy
-    ]
-    assert len(told) != 1
-    assert told[:1] == told[1:]
-    shutil.rmtree("many")
+        below = [f"{child}.yaml" for child, parent in enumerate(parents, 1) if parent == home]
+        text = f"include: [{', '.join(below)}]\n{rules(own)}"
+        put(f"many/{home}.yaml" if home else "many/gateway.yaml", text if home else BASE + text)
+    one, many = (judged(load(Path(name, "gateway.yaml"), environ=SECRETS)) for name in ("one", "many"))
+    assert one == many
+
+
+def rules(lines: list[str]) -> str:
+    return "routes:\n" + "".join(lines) if lines else ""
+
+
+def judged(found: Loaded) -> list[str]:
+    """Which rule decides each of some requests; of rules with a mistake, how many mistakes there are."""
+    assert found.config is not None, found.problems
+    policy, problems = compile_policy(found.config, found.places)
+    if policy is None:
+        return [str(sum(not problem.warning for problem in problems))]
+    hits = (policy.matcher.find(method, b"", path) for method in (*METHODS, "HEAD") for path in PATHS)
+    deciding = (hit or policy.default for hit in hits)
+    return [f"{route.label} {route.allow} {route.upstream}" for route in deciding]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
@@ -281,7 +287,8 @@ def test_no_included_bytes_raise(folder: Path, raw: bytes) -> None:
     put("wild.yaml", raw)
     put("wilder.yaml", b"- " + raw)
     found = load(Path("gateway.yaml"), environ=SECRETS)
-    assert all(problem.place.line > 0 for problem in found.problems)
+    assert all(problem.place.line > 0 and problem.place.column > 0 for problem in found.problems)
+    assert {problem.place.file for problem in found.problems} <= {"gateway.yaml", "wild.yaml", "wilder.yaml"}
 
 
 def test_ten_thousand_routes_in_twenty_files(loaded: Write) -> None:
