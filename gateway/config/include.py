@@ -40,6 +40,9 @@ _HELD: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _HOMES = ("routes", "tests")
 _PATTERN = frozenset("*?[]{}")
 
+_SHOWN = 120
+"""Characters of a file's name in a message."""
+
 Read = Callable[[Path], str]
 """A file's text. Raises Refused."""
 Fill = Callable[[Scalar], tuple[str, list[str]]]
@@ -142,18 +145,20 @@ class _Gatherer:
     def _objection(self, name: str, file: _File) -> str:
         """Why a file can't be included here, before it is read."""
         if "\0" in name:
-            return "a bad file name"
+            return "is a bad file name: it holds a zero byte"
         before = self.seen.get(os.path.realpath(file.path))
         if before is not None and before in file.way():
             way = " → ".join(str(each.path) for each in [*file.way()[file.way().index(before) :]])
-            return f"{name} is included within itself: {way}"
+            return f"{_shown(name)} is included within itself: {way}"
         if before is not None and before.by is not None:
             first = before.by[1]
-            return f"{name} is included twice; the first time on line {first.line} of {first.file}"
+            return f"{_shown(name)} is included twice; the first time on line {first.line} of {first.file}"
         if len(self._files) >= MAX_FILES:
             return f"is one file too many; at most {MAX_FILES} can be included"
         if _PATTERN & set(name):
-            return f"{name} looks like a pattern; name each file, so that none is forgotten or slips in"
+            return (
+                f"{_shown(name)} looks like a pattern; name each file, so that none is forgotten or slips in"
+            )
         return ""
 
     def _tree(self, name: str, setting: str, file: _File, place: Place) -> Node | None:
@@ -162,7 +167,7 @@ class _Gatherer:
         except Refused as refused:
             found = refused.problem
             if (found.place.line, found.place.column) == (1, 1):
-                self._say(place, setting, f"{name}: {_plainly(found.sentence)}")
+                self._say(place, setting, f"{_shown(name)}: {_plainly(found.sentence)}")
             else:
                 self._say(Place(str(file.path), found.place.line, found.place.column), "", found.sentence)
             return None
@@ -190,6 +195,10 @@ class _Gatherer:
 
     def _say(self, place: Place, setting: str, sentence: str) -> None:
         self._problems.append(Problem(place, setting, sentence))
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
 
 
 def _plainly(sentence: str) -> str:

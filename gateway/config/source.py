@@ -156,6 +156,11 @@ class Places:
         """Whether it stands in an included file."""
         return path[:2] in self._origins
 
+    @property
+    def several(self) -> bool:
+        """Whether more than one file holds rules or tests, so that a line alone says too little."""
+        return bool(self._origins)
+
     def _find(self, path: Steps) -> tuple[Node | None, Steps]:
         """The deepest node along `path`, and the steps that lead no further."""
         node, left = _descend(self._root, path)

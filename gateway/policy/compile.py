@@ -108,7 +108,7 @@ class _Compiler:
             cors=cors(written.cors),
             report_only=written.report_only or self._report_only,
             name=self._places.name("routes", index),
-            included=self._places.included("routes", index),
+            included=self._places.several,
         )
 
     def default(self) -> Route:

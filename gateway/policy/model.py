@@ -232,7 +232,7 @@ class Route:
     name: str = "the default"
     """`routes[2]`, as its own file counts them."""
     included: bool = False
-    """Written in an included file."""
+    """Some rules are written in an included file, so that a line alone says too little."""
 
     def __str__(self) -> str:
         """As people find it: `routes[2] on line 14`."""

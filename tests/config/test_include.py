@@ -48,7 +48,7 @@ def test_routes_and_tests_of_other_files_count_as_if_they_stood_here(loaded: Wri
     found = loaded(text, base=BASE)
     routes = [str(route) for route in compiled(found).routes]
     assert routes == [
-        "routes[0] on line 8",
+        "routes[0] on line 8 of gateway.yaml",
         "routes[0] on line 3 of rules/admin.yaml",
     ]
     assert found.config is not None
@@ -80,7 +80,7 @@ def test_two_files_that_disagree_name_both_places(loaded: Write) -> None:
     _, problems = compile_policy(found.config, found.places)
     text = "\n".join(map(str, problems))
     assert "rules/a.yaml:2:" in text
-    assert "routes[0] on line 7" in text
+    assert "routes[0] on line 7 of gateway.yaml" in text
 
 
 def bomb() -> str:
