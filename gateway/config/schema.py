@@ -109,8 +109,8 @@ class Server(Section):
     )
     reload: Annotated[str, OneOf("signal", "auto")] = setting(
         "signal",
-        "When this file is read again: on SIGHUP, or with `auto` also within four seconds after its content, "
-        "or that of a file it takes in, has changed.",
+        "When this file is read again: on SIGHUP, or with `auto` also when its content, or that of a file it "
+        "takes in, has changed. That is looked at every 2 s.",
     )
     limits: Limits = setting({}, "How much of a request is read before it is refused.")
     timeouts: ServerTimeouts = setting({}, "How long the gateway waits for its clients.")
@@ -630,7 +630,7 @@ class Config(Section):
     include: Annotated[tuple[fields.Text, ...], fields.one_or_many] = setting(
         (),
         "Files whose `routes` and `tests` count as if they stood here. A relative name starts beside the "
-        "file that includes; those may include more.",
+        "file that includes; those may include more. At most 100 files, of 1 MiB each and 8 MiB together.",
         ["rules/admin.yaml", "rules/shop.yaml"],
     )
     tests_include: Annotated[tuple[fields.Text, ...], fields.one_or_many] = setting(
