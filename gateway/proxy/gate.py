@@ -109,6 +109,7 @@ class Gate:
         try:
             if not known:
                 study = head.known.study = self._study(head, client)
+            decided.host = study.framing.host
             return self._judge(head, study, decided)
         except GatewayError as error:
             return _refuse(error, decided)
@@ -168,7 +169,7 @@ class Gate:
         route = decision.route
         decided.route, decided.reason, decided.verdict = route.label, decision.reason._value_, "allow"
         if principal is not None:
-            decided.user = principal.id
+            decided.user, decided.admin, decided.roles = principal.id, principal.is_admin, principal.roles
         if decision.would is not None:
             decided.would = _would(decision.would, bad_token)
         if claims.limited:
@@ -358,7 +359,8 @@ def _denied(
     decision: Decision, principal: Principal | None, bad_token: InvalidToken | None, decided: Decided
 ) -> Refuse:
     decided.route, decided.reason, decided.verdict = decision.route.label, decision.reason._value_, "deny"
-    decided.user = principal.id if principal else None
+    if principal is not None:
+        decided.user, decided.admin, decided.roles = principal.id, principal.is_admin, principal.roles
     unproven = bad_token if decision.verdict is Verdict.UNAUTHENTICATED else None
     if unproven is not None:
         decided.reason = unproven.code

@@ -72,8 +72,14 @@ class Decided:
     """The raw path. A query is cut off."""
     status: int = 0
     """As the client saw it; 0 if it saw none."""
+    host: bytes = b""
+    """The Host header, once the head was read; empty under `/auth`."""
     user: str | None = None
     """The user's id, if a token held."""
+    admin: bool | None = None
+    """Whether that user is an admin, as the token says; None without one."""
+    roles: tuple[str, ...] | None = None
+    """That user's roles, likewise."""
     route: str | None = None
     """The label of the route that decided."""
     verdict: str = ""
@@ -118,7 +124,8 @@ class DecisionLog:
         if it.duration_ms is None:
             it.duration_ms = (time.perf_counter() - it.began) * 1000.0
         repeated = (
-            it.client, it.method, it.status, it.user, it.route, it.verdict, it.reason, it.would, it.upstream
+            it.client, it.method, it.host, it.status, it.user, it.admin, it.roles, it.route, it.verdict,
+            it.reason, it.would, it.upstream,
         )  # fmt: skip
         before, behind = self._pieces.get(repeated) or self._render(repeated)
         upstream_ms = "null" if it.upstream_ms is None else f"{it.upstream_ms:.3f}"
@@ -131,22 +138,31 @@ class DecisionLog:
 
     def _render(self, repeated: _Repeated) -> tuple[str, str]:
         """What stands before and behind the path. Most of it is the same for many requests."""
-        client, method, status, user, route, verdict, reason, would, upstream = repeated
+        client, method, host, status, user, admin, roles, route, verdict, reason, would, upstream = repeated
+        named = _quoted(host.decode("latin-1") or None)
+        listed = "null" if roles is None else f"[{','.join(map(quote, roles))}]"
         softened = f',"would":{quote(would)}' if would else ""
         pieces = (
-            f',"client":{quote(client)},"method":{quote(method)},"path":',
-            f',"status":{status},"user":{_quoted(user)},"route":{_quoted(route)}'
-            f',"verdict":{quote(verdict)},"reason":{quote(reason)}{softened},"upstream":{_quoted(upstream)},"durationMs":',
+            f',"client":{quote(client)},"method":{quote(method)},"host":{named},"path":',
+            f',"status":{status},"user":{_quoted(user)},"admin":{_SAID[admin]},"roles":{listed}'
+            f',"route":{_quoted(route)},"verdict":{quote(verdict)},"reason":{quote(reason)}{softened}'
+            f',"upstream":{_quoted(upstream)},"durationMs":',
         )
-        if len(self._pieces) >= _MOST_PIECES:
-            self._pieces.clear()
-        self._pieces[repeated] = pieces
+        if len(host) <= _LONGEST_HOST:
+            if len(self._pieces) >= _MOST_PIECES:
+                self._pieces.clear()
+            self._pieces[repeated] = pieces
         return pieces
 
 
-_Repeated = tuple[str, str, int, str | None, str | None, str, str, str, str | None]
+_Repeated = tuple[
+    str, str, bytes, int, str | None, bool | None, tuple[str, ...] | None, str | None, str, str, str, str | None
+]
+_SAID = {True: "true", False: "false", None: "null"}
 _MOST_PIECES = 4096
 """Remembered; some 3 MB."""
+_LONGEST_HOST = 255
+"""Bytes of a Host whose lines are remembered: a client could send 4096 others, each as long as a head."""
 
 
 def _quoted(text: str | None) -> str:

@@ -27,9 +27,12 @@ def decided(**changes: object) -> Decided:
         "request_id": "r-1",
         "client": "192.0.2.1",
         "method": "GET",
+        "host": b"app.example.com",
         "path": b"/projects/42",
         "status": 200,
         "user": "user-1",
+        "admin": False,
+        "roles": ("analyst", "auditor"),
         "route": "GET /projects/{id}",
         "verdict": "allow",
         "reason": "ok",
@@ -64,9 +67,12 @@ def test_a_decision_line_says_all_there_is_to_say() -> None:
         "requestId": "r-1",
         "client": "192.0.2.1",
         "method": "GET",
+        "host": "app.example.com",
         "path": "/projects/42",
         "status": 200,
         "user": "user-1",
+        "admin": False,
+        "roles": ["analyst", "auditor"],
         "route": "GET /projects/{id}",
         "verdict": "allow",
         "reason": "ok",
@@ -79,8 +85,25 @@ def test_a_decision_line_says_all_there_is_to_say() -> None:
 
 
 def test_what_is_not_known_is_null() -> None:
-    line = line_of(user=None, route=None, upstream=None, upstream_ms=None)
-    assert [line[name] for name in ("user", "route", "upstream", "upstreamMs")] == [None] * 4
+    line = line_of(
+        host=b"", user=None, admin=None, roles=None, route=None, upstream=None, upstream_ms=None
+    )
+    unknown = ("host", "user", "admin", "roles", "route", "upstream", "upstreamMs")
+    assert [line[name] for name in unknown] == [None] * len(unknown)
+
+
+def test_no_roles_are_not_unknown_roles() -> None:
+    assert line_of(roles=())["roles"] == []
+    assert line_of(admin=True)["admin"] is True
+    assert line_of(would="not_admin")["would"] == "not_admin"
+
+
+def test_long_hosts_fill_no_memory() -> None:
+    log = DecisionLog(lambda _: None)
+    for number in range(100):
+        log.write(decided(host=b"%d" % number * 200))
+        log.write(decided(host=b"host-%d" % number))
+    assert len(log._pieces) == 110
 
 
 def test_a_record_just_begun_can_be_written() -> None:
@@ -105,8 +128,12 @@ HOSTILE = '/a"}\n{"x":1\r\\\0\x1b[31m\x7f  ￿é\t'
 
 
 def test_no_field_breaks_out_of_its_line() -> None:
-    line = line_of(path=HOSTILE.encode(), method=HOSTILE, client=HOSTILE, request_id=HOSTILE, user=HOSTILE)
-    assert line["path"] == HOSTILE.encode().decode("latin-1")
+    line = line_of(
+        path=HOSTILE.encode(), method=HOSTILE, client=HOSTILE, request_id=HOSTILE, user=HOSTILE,
+        host=HOSTILE.encode(), roles=(HOSTILE, "x"),
+    )  # fmt: skip
+    assert line["path"] == line["host"] == HOSTILE.encode().decode("latin-1")
+    assert line["roles"] == [HOSTILE, "x"]
     assert {line[name] for name in ("method", "client", "requestId", "user")} == {HOSTILE}
 
 
