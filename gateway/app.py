@@ -107,6 +107,10 @@ class Gateway:
         self._metrics.reloaded(outcome)
         self.health.last_reload = Reload(outcome, timestamp(time.time()), why)
 
+    def announce_report_only(self) -> None:
+        """Let nobody overlook, on /readyz and in the metrics, that no rule is enforced."""
+        self.health.enforcing = self._metrics.enforcing = False
+
     def watch_certificate(self, expires: Callable[[], float]) -> None:
         """Show in the metrics when (Unix seconds) the listener's certificate expires."""
         self._metrics.watch_certificate(expires)

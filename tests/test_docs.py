@@ -295,7 +295,8 @@ def busy_metrics() -> Metrics:
         metrics.began()
         metrics.done(
             Decided(
-                "id", "c", "GET", b"/", status=502, route=route, verdict="allow", reason="upstream_broken"
+                "id", "c", "GET", b"/", status=502, route=route, verdict="allow", reason="upstream_broken",
+                would="not_admin",
             )
         )
     metrics.count(Recorded(UserDeleted(user="u", email="e@x"), 0.0, None))

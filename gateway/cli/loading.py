@@ -54,6 +54,16 @@ def examine(path: Path, *, allow_unset: bool = False, certificate: bool = True) 
     return Examined(loaded.config, policy, loaded.places, tuple(found))
 
 
+def softened(examined: Examined) -> Policy:
+    """The same rules, all of which only report. Mistakes were looked for when they were enforced."""
+    from gateway.policy.compile import compile_policy
+
+    assert examined.config is not None  # noqa: S101 (only a right file has rules)
+    policy, _ = compile_policy(examined.config, examined.places, report_only=True)
+    assert policy is not None  # noqa: S101 (that rules only report is no mistake in them)
+    return policy
+
+
 def _certificate(loaded: Loaded, allow_unset: bool) -> list[Problem]:
     tls = loaded.config.server.tls if loaded.config else None
     if tls is None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gateway.app import Gateway, RestartNeeded
-from gateway.cli.loading import Examined, examine
+from gateway.cli.loading import Examined, examine, softened
 from gateway.cli.output import counted
 from gateway.config.source import Problem
 from gateway.policy.compile import compile_tests
@@ -40,15 +40,22 @@ class Refused:
 
 
 class Reloader:
-    """Reads one file, for one gateway, as often as it is called; never twice at once."""
+    """Reads one file, for one gateway, as often as it is called; never twice at once.
 
-    def __init__(self, path: Path, gateway: Gateway) -> None:
+    With `report_only` its rules only report, as those of the start do; its tests are about the rules as written.
+    """
+
+    def __init__(self, path: Path, gateway: Gateway, *, report_only: bool = False) -> None:
         self._path = path
         self._gateway = gateway
+        self._report_only = report_only
 
     async def __call__(self) -> None:
         examined = await asyncio.to_thread(examine, self._path, certificate=False)
-        refused = await asyncio.to_thread(_objection, examined) or self._hand_over(examined)
+        refused = await asyncio.to_thread(_objection, examined)
+        if refused is None:
+            served = await asyncio.to_thread(self._served, examined)
+            refused = self._hand_over(served)
         if refused is None:
             self._gateway.reloaded("applied")
             for warning in examined.problems:
@@ -58,6 +65,9 @@ class Reloader:
         self._gateway.reloaded(refused.outcome, refused.message)
         for line in refused.lines[:MOST_LINES]:
             log.error("reload refused: %s", refused.message, extra=line)
+
+    def _served(self, examined: Examined) -> Examined:
+        return replace(examined, policy=softened(examined)) if self._report_only else examined
 
     def _hand_over(self, examined: Examined) -> Refused | None:
         assert examined.config is not None  # noqa: S101 (there was no objection)

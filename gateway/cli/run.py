@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.loading import examine, line, refuse
+from gateway.cli.loading import examine, line, refuse, softened
 from gateway.cli.options import config_option
 from gateway.cli.output import complain
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-def run(config: Path) -> int:
+@click.option("--report-only", is_flag=True, help="Enforce no rule: only log what each would refuse.")
+def run(config: Path, report_only: bool) -> int:
     """Start the gateway, and serve until it is stopped.
 
     Refuses to start if the configuration has any mistake, and says all of them, as
@@ -34,21 +35,32 @@ def run(config: Path) -> int:
     SIGTERM or Ctrl-C ends it: /readyz turns 503, requests in flight finish, exit 0. A second
     Ctrl-C doesn't wait for them. SIGHUP reads the configuration again.
 
+    With --report-only, what a rule or the default would refuse with 401 or 403 passes, and the
+    log says so. Everything else stays as it is: /auth, malformed requests, limits, and paths
+    that another rule refuses in another reading. `gateway replay` sums the log up.
+
     \b
     Example:
       gateway run
       gateway run -c /etc/gateway/gateway.yaml
+      gateway run --report-only
     """
     examined = examine(config)
     if examined.config is None or examined.policy is None:
         refuse(examined.problems)
     for warning in examined.problems:
         complain(f"warning: {line(warning)}", fg="yellow")
-    return serve_until_stopped(config, examined.config, examined.policy)
+    if report_only:
+        complain(f"warning: {NOT_ENFORCED}", fg="yellow", bold=True)
+    policy = softened(examined) if report_only else examined.policy
+    return serve_until_stopped(config, examined.config, policy, report_only=report_only)
 
 
-def serve_until_stopped(path: Path, config: Config, policy: Policy) -> int:
-    """Serve what `path` says, and return the exit code."""
+NOT_ENFORCED = "--report-only: no rule is enforced, what they would refuse passes"
+
+
+def serve_until_stopped(path: Path, config: Config, policy: Policy, *, report_only: bool = False) -> int:
+    """Serve what `path` says, and return the exit code. With `report_only`, so is `policy`."""
     from gateway import app
     from gateway.cli.reloading import Reloader
     from gateway.server import run as server
@@ -60,6 +72,9 @@ def serve_until_stopped(path: Path, config: Config, policy: Policy) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its life at every start
     try:
         gateway = app.build(config, policy, outlet=outlet)
+        if report_only:
+            gateway.announce_report_only()
+            logging.getLogger("gateway").warning(NOT_ENFORCED)
         certificates = _certificates(config)
         if certificates is not None:
             gateway.watch_certificate(lambda: certificates.expires)
@@ -74,7 +89,7 @@ def serve_until_stopped(path: Path, config: Config, policy: Policy) -> int:
             timeouts=Timeouts(**settings.timeouts.model_dump()),
             start=gateway.start,
             stop=gateway.stop,
-            reload=Reloader(path, gateway),
+            reload=Reloader(path, gateway, report_only=report_only),
             on_ready=say_where,
             on_draining=gateway.health.drain,
             on_refused=gateway.refused,

@@ -156,7 +156,18 @@ class DecisionLog:
 
 
 _Repeated = tuple[
-    str, str, bytes, int, str | None, bool | None, tuple[str, ...] | None, str | None, str, str, str, str | None
+    str,
+    str,
+    bytes,
+    int,
+    str | None,
+    bool | None,
+    tuple[str, ...] | None,
+    str | None,
+    str,
+    str,
+    str,
+    str | None,
 ]
 _SAID = {True: "true", False: "false", None: "null"}
 _MOST_PIECES = 4096

@@ -68,6 +68,7 @@ class Metrics:
         self._series: dict[tuple[str | None, str, int], _Series] = {}
         self._routes: dict[str | None, _Route] = {}
         self._upstream_errors: Counter[tuple[str, str]] = Counter()
+        self._softened: Counter[tuple[str, str]] = Counter()
         self._audited: Counter[str] = Counter()
         self._reloads: Counter[str] = Counter()
         self._pools: dict[str, Connections] = {}
@@ -75,6 +76,8 @@ class Metrics:
         self._dropped: Callable[[], int] = int
         self.in_flight = 0
         """Requests begun and not done: see `began`."""
+        self.enforcing = True
+        """False while every rule of the file only reports."""
         self._registry.register(self)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -101,6 +104,8 @@ class Metrics:
         route.bytes_out += decided.bytes_out
         if decided.reason in _UPSTREAM_ERRORS:
             self._upstream_errors[decided.upstream or "", decided.reason] += 1
+        if decided.would:
+            self._softened[decided.route or _NO_ROUTE, decided.would] += 1
 
     def _new_series(self, key: tuple[str | None, str, int]) -> _Series:
         route = self._routes.setdefault(key[0], _Route())
@@ -160,6 +165,9 @@ class Metrics:
         yield from self._collect_routes()
         yield from self._collect_outcomes()
         yield from self._collect_upstreams()
+        yield GaugeMetricFamily(
+            "gateway_enforcing", "0 while every rule only reports what it would refuse.", self.enforcing
+        )
         for name, (what, read) in self._gauges.items():
             yield GaugeMetricFamily(name, what, float(read()))
         yield CounterMetricFamily("gateway_log_lines_dropped", "Log lines nobody took.", self._dropped())
@@ -169,9 +177,16 @@ class Metrics:
         requests = CounterMetricFamily(
             "gateway_requests", "Answered requests.", labels=("route", "verdict", "status")
         )
+        softened = CounterMetricFamily(
+            "gateway_report_only",
+            "Requests that passed only because the rule that would refuse them reports.",
+            labels=("route", "reason"),
+        )
         for (route, verdict, status), series in self._series.items():
             requests.add_metric((route or _NO_ROUTE, verdict, str(status)), series.count)
-        yield requests
+        for labels, count in self._softened.items():
+            softened.add_metric(labels, count)
+        yield from (requests, softened)
 
     def _collect_routes(self) -> Iterator[Metric]:
         duration = HistogramMetricFamily(

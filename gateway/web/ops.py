@@ -55,6 +55,8 @@ class Health:
         self.phase = Phase.STARTING
         self.last_reload: Reload | None = None
         """None while the configuration is the one of the start."""
+        self.enforcing = True
+        """False while every rule only reports what it would refuse."""
         self._degraded: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -118,6 +120,8 @@ def build_ops(health: Health, metrics: Rendering) -> ASGIApp:
 def _readiness(health: Health) -> tuple[int, bytes, bytes]:
     degraded = [{"name": name, "reason": why} for name, why in sorted(health.degraded.items())]
     told: dict[str, object] = {"status": health.phase.value, "degraded": degraded}
+    if not health.enforcing:
+        told["reportOnly"] = True
     if health.last_reload is not None:
         told["reload"] = asdict(health.last_reload)
     return _json(200 if health.ready else 503, told)

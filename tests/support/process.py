@@ -128,10 +128,10 @@ class Site:
         assert done.returncode == 0, done.stderr
 
     @contextmanager
-    def running(self) -> Iterator[Running]:
-        """A gateway; killed at the end if it still lives."""
+    def running(self, *words: str) -> Iterator[Running]:
+        """A gateway, run with these options; killed at the end if it still lives."""
         process = subprocess.Popen(
-            [*COMMAND, "run", "-c", str(self.config)],
+            [*COMMAND, "run", "-c", str(self.config), *words],
             env=self.environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

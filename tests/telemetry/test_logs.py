@@ -85,9 +85,7 @@ def test_a_decision_line_says_all_there_is_to_say() -> None:
 
 
 def test_what_is_not_known_is_null() -> None:
-    line = line_of(
-        host=b"", user=None, admin=None, roles=None, route=None, upstream=None, upstream_ms=None
-    )
+    line = line_of(host=b"", user=None, admin=None, roles=None, route=None, upstream=None, upstream_ms=None)
     unknown = ("host", "user", "admin", "roles", "route", "upstream", "upstreamMs")
     assert [line[name] for name in unknown] == [None] * len(unknown)
 
