@@ -102,10 +102,10 @@ class Gateway:
         """
         self._replaceable.replace(config, policy)
 
-    def reloaded(self, outcome: str, why: str = "") -> None:
+    def reloaded(self, outcome: str, why: str = "", problems: Iterable[str] = ()) -> None:
         """Remember for operators what came of an attempt to reload, whoever refused it."""
         self._metrics.reloaded(outcome)
-        self.health.last_reload = Reload(outcome, timestamp(time.time()), why)
+        self.health.last_reload = Reload(outcome, timestamp(time.time()), why, tuple(problems))
 
     def announce_report_only(self) -> None:
         """Let nobody overlook, on /readyz and in the metrics, that no rule is enforced."""

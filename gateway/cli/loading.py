@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -29,6 +30,8 @@ class Examined:
     """Where its settings stand."""
     problems: tuple[Problem, ...]
     """Mistakes and warnings, in the order of the file."""
+    files: tuple[Path, ...] = ()
+    """Every file that was read for it, or would have been were it there; absolute, links not followed."""
 
     @property
     def mistakes(self) -> int:
@@ -45,13 +48,21 @@ def examine(path: Path, *, allow_unset: bool = False, certificate: bool = True) 
 
     loaded = load(path, allow_unset=allow_unset)
     if loaded.config is None:
-        return Examined(None, None, loaded.places, tuple(sorted(loaded.problems, key=_order)))
+        return Examined(None, None, loaded.places, tuple(sorted(loaded.problems, key=_order)), loaded.files)
     policy, problems = compile_policy(loaded.config, loaded.places)
     files = _certificate(loaded, allow_unset) if certificate else []
     found = sorted([*loaded.problems, *problems, *files], key=_order)
+    taken = (*loaded.files, *_towards_backends(loaded.config))
     if policy is None or any(not problem.warning for problem in files):
-        return Examined(None, None, loaded.places, tuple(found))
-    return Examined(loaded.config, policy, loaded.places, tuple(found))
+        return Examined(None, None, loaded.places, tuple(found), taken)
+    return Examined(loaded.config, policy, loaded.places, tuple(found), taken)
+
+
+def _towards_backends(config: Config) -> Iterator[Path]:
+    """The PEM files of upstreams. Those of the listener are taken up by themselves."""
+    for upstream in config.upstreams.values():
+        tls = upstream.tls
+        yield from (Path(file) for file in (tls.ca, tls.certificate, tls.key) if file is not None)
 
 
 def softened(examined: Examined) -> Policy:

@@ -1,28 +1,44 @@
-"""What SIGHUP does: gateway.yaml is read again, and taken up whole or not at all.
+"""Reading gateway.yaml again while it is served, and taking it up whole or not at all.
 
-The same reading as at the start, in a thread, while requests go on. A file with
-a mistake, one whose own tests fail and one that would need a restart change
-nothing. Why is said in the log, on /readyz and in the metrics.
+When SIGHUP comes, and with `server.reload: auto` when the content of a file has changed
+(`watching`). The same reading as at the start, in a thread, while requests go on. A file with
+a mistake, one whose own tests fail and one that would need a restart change nothing. Why is
+said in the log, on /readyz and in the metrics; once, until the content changes again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gateway.app import Gateway, RestartNeeded
-from gateway.cli.loading import Examined, examine, softened
+from gateway.cli.aside import aside
+from gateway.cli.loading import Examined, softened
 from gateway.cli.output import counted
+from gateway.cli.watching import Reading, Sights, Watch, look, read, same
 from gateway.config.source import Problem
 from gateway.policy.compile import compile_tests
+from gateway.policy.model import Policy
 from gateway.policy.prove import Result, prove
 
 MOST_LINES = 50
 """Of one file's mistakes in the log; `gateway check` says all of them."""
+MOST_SHOWN = 10
+"""Of them on /readyz."""
+CALM_S = 2.0
+"""How long a file that nobody has looked at yet must be unchanged."""
+PATIENCE_S = 60.0
+"""For the files to be read. A network's file system that is away may never answer."""
+TRIES = 5
+"""When the files change under the reading eye."""
+STEP_S = 0.0005
+"""Seconds of a turn while a file is read; a shorter one costs more than it gives."""
 
 log = logging.getLogger("gateway")
 
@@ -35,51 +51,169 @@ class Refused:
     """`mistakes`, `tests_failed` or `restart_needed`."""
     message: str
     """For the log and /readyz."""
-    lines: list[dict[str, Any]]
-    """Fields of one log line each."""
+    lines: list[dict[str, str]] = field(default_factory=lambda: [{}])
+    """Fields of one log line each: place, setting, problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What came of reading the files."""
+
+    reading: Reading
+    policy: Policy | None
+    """To be served."""
+    refused: Refused | None
+    """Why not."""
 
 
 class Reloader:
     """Reads one file, for one gateway, as often as it is called; never twice at once.
 
-    With `report_only` its rules only report, as those of the start do; its tests are about the rules as written.
+    With `report_only` its rules only report, as those of the start do; its tests are about the rules as
+    written.
     """
 
-    def __init__(self, path: Path, gateway: Gateway, *, report_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        gateway: Gateway,
+        served: Reading,
+        *,
+        report_only: bool = False,
+        patience: float = PATIENCE_S,
+    ) -> None:
+        """`served` is what `gateway` was built of."""
         self._path = path
         self._gateway = gateway
         self._report_only = report_only
+        self._patience = patience
+        self._watches = _watches(served.examined)
+        self._watch = Watch(served.after, sure=served.whole)
+        self._turn = asyncio.Lock()
+        self._looking: asyncio.Future[Sights] | None = None
+        self._reading: asyncio.Future[_Attempt] | None = None
 
     async def __call__(self) -> None:
-        examined = await asyncio.to_thread(examine, self._path, certificate=False)
-        refused = await asyncio.to_thread(_objection, examined)
-        if refused is None:
-            served = await asyncio.to_thread(self._served, examined)
-            refused = self._hand_over(served)
-        if refused is None:
-            self._gateway.reloaded("applied")
-            for warning in examined.problems:
-                log.warning("the configuration has a warning", extra=_fields(warning))
-            log.info("reloaded", extra={"file": str(self._path)})
-            return
-        self._gateway.reloaded(refused.outcome, refused.message)
-        for line in refused.lines[:MOST_LINES]:
-            log.error("reload refused: %s", refused.message, extra=line)
+        """Read the file now, as it is."""
+        async with self._turn:
+            await self._reload(None)
 
-    def _served(self, examined: Examined) -> Examined:
-        return replace(examined, policy=softened(examined)) if self._report_only else examined
+    async def look(self) -> bool:
+        """One look at the files, if they are watched. Whether something that two looks agree on was tried."""
+        if not self._watches:
+            return False
+        sights = await self._look()
+        if sights is None or not self._watch.is_due(sights):
+            return False
+        async with self._turn:
+            return await self._reload(sights)
 
-    def _hand_over(self, examined: Examined) -> Refused | None:
+    async def _look(self) -> Sights | None:
+        """None as long as the file system does not answer. One look at a time: they must not pile up."""
+        if self._looking is None:
+            files = self._watch.files
+            self._looking = aside(lambda: look(files))
+        elif not self._looking.done():
+            return None
+        done, _ = await asyncio.wait({self._looking}, timeout=self._patience)
+        if not done:
+            log.error("the files of the configuration can't be looked at: no answer")
+            return None
+        sights, self._looking = self._looking.result(), None
+        return sights
+
+    async def _reload(self, expected: Sights | None) -> bool:
+        """Whether the file was tried: at once, or only if its files still are as `expected`."""
+        attempt = await self._answered(expected)
+        if attempt is None:
+            reason = f"the files can't be read: no answer within {self._patience:g} seconds"
+            self._refuse(Refused("mistakes", reason))
+            return True
+        reading = attempt.reading
+        if expected is not None and not same(reading.before, expected):
+            return False
+        if expected is not None and not reading.whole:
+            self._watch.widen(reading.after)
+            return False
+        self._watch.settle(reading.after, sure=reading.whole)
+        refused = attempt.refused or self._hand_over(reading.examined, attempt.policy)
+        if refused is not None:
+            self._refuse(refused)
+        else:
+            self._applied(reading.examined)
+        return True
+
+    async def _answered(self, expected: Sights | None) -> _Attempt | None:
+        """None if the files are not read in time. A reading that still waits then must not get company."""
+        if self._reading is not None and not self._reading.done():
+            return None
+        known = self._watch.files
+        reading = self._reading = aside(lambda: self._attempt(known, expected))
+        done, _ = await asyncio.wait({reading}, timeout=self._patience)
+        if expected is not None and (not done or reading.exception() is not None):
+            self._watch.settle(expected)  # not every two seconds the same
+        if done:
+            return reading.result()
+        reading.add_done_callback(lambda _: self._watch.doubt())
+        return None
+
+    def _attempt(self, known: Iterable[Path], expected: Sights | None) -> _Attempt:
+        with _in_small_steps():
+            if expected is not None:
+                return self._judged(read(self._path, known, calm=CALM_S, certificate=False))
+            for _ in range(TRIES):
+                reading = read(self._path, known, certificate=False)
+                if reading.whole:
+                    return self._judged(reading)
+                known = reading.after
+        return _Attempt(reading, None, Refused("mistakes", "the files change while they are read"))
+
+    def _judged(self, reading: Reading) -> _Attempt:
+        refused = _objection(reading.examined)
+        if refused is not None:
+            return _Attempt(reading, None, refused)
+        policy = softened(reading.examined) if self._report_only else reading.examined.policy
+        return _Attempt(reading, policy, None)
+
+    def _hand_over(self, examined: Examined, policy: Policy | None) -> Refused | None:
         assert examined.config is not None  # noqa: S101 (there was no objection)
-        assert examined.policy is not None  # noqa: S101
+        assert policy is not None  # noqa: S101
         try:
-            self._gateway.reload(examined.config, examined.policy)
+            self._gateway.reload(examined.config, policy)
         except RestartNeeded as needed:
-            message = f"restart needed for {', '.join(needed.keys)}"
-            return Refused("restart_needed", message, [{"settings": needed.keys}])
+            lines = [_restart(examined, key) for key in needed.keys]
+            return Refused("restart_needed", str(needed), lines)
         except (OSError, ValueError) as error:  # a backend's certificate that only now turns out wrong
             return Refused("mistakes", "a file can't be used", [{"problem": str(error)}])
         return None
+
+    def _applied(self, examined: Examined) -> None:
+        self._watches = _watches(examined)
+        self._gateway.reloaded("applied")
+        for warning in examined.problems:
+            log.warning("the configuration has a warning", extra=_fields(warning))
+        log.info("reloaded", extra={"file": str(self._path)})
+
+    def _refuse(self, refused: Refused) -> None:
+        shown = [" ".join(line.values()) for line in refused.lines[:MOST_SHOWN] if line]
+        self._gateway.reloaded(refused.outcome, refused.message, shown)
+        for line in refused.lines[:MOST_LINES]:
+            log.error("reload refused: %s", refused.message, extra=line)
+
+
+def _watches(examined: Examined) -> bool:
+    return examined.config is not None and examined.config.server.reload == "auto"
+
+
+@contextmanager
+def _in_small_steps() -> Iterator[None]:
+    """Whoever serves requests gets a turn sooner: threads take turns, of 5 ms if nobody says else."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(STEP_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def _objection(examined: Examined) -> Refused | None:
@@ -97,9 +231,18 @@ def _objection(examined: Examined) -> Refused | None:
     return None
 
 
-def _fields(problem: Problem) -> dict[str, Any]:
+def _fields(problem: Problem) -> dict[str, str]:
     return {"place": str(problem.place), "setting": problem.path, "problem": problem.sentence}
 
 
-def _shown(result: Result) -> dict[str, Any]:
-    return {"place": result.test.place, "problem": result.complaint}
+def _restart(examined: Examined, key: str) -> dict[str, str]:
+    place = examined.places.of(*key.split("."))  # none of these settings has an index or a dot in its name
+    return {
+        "place": str(place),
+        "setting": key,
+        "problem": "is not what runs; only a restart changes it",
+    }
+
+
+def _shown(result: Result) -> dict[str, str]:
+    return {"place": result.test.place, "problem": result.complaint or ""}

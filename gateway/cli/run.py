@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.loading import examine, line, refuse, softened
+from gateway.cli.loading import line, refuse, softened
 from gateway.cli.options import config_option
 from gateway.cli.output import complain
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
+    from gateway.cli.watching import Reading
     from gateway.config.schema import Config
     from gateway.policy.model import Policy
     from gateway.server.certificates import Certificates
@@ -33,7 +34,8 @@ def run(config: Path, report_only: bool) -> int:
     before, by `gateway db upgrade`. Logs go to stdout, one JSON object per line.
 
     SIGTERM or Ctrl-C ends it: /readyz turns 503, requests in flight finish, exit 0. A second
-    Ctrl-C doesn't wait for them. SIGHUP reads the configuration again.
+    Ctrl-C doesn't wait for them. SIGHUP reads the configuration again, and with
+    `server.reload: auto` so does a change of its files.
 
     With --report-only, what a rule or the default would refuse with 401 or 403 passes, and the
     log says so. Everything else stays as it is: /auth, malformed requests, limits, and paths
@@ -45,7 +47,10 @@ def run(config: Path, report_only: bool) -> int:
       gateway run -c /etc/gateway/gateway.yaml
       gateway run --report-only
     """
-    examined = examine(config)
+    from gateway.cli.watching import read
+
+    reading = read(config, [file.absolute() for file in (config, config.parent / ".env")])
+    examined = reading.examined
     if examined.config is None or examined.policy is None:
         refuse(examined.problems)
     for warning in examined.problems:
@@ -53,14 +58,16 @@ def run(config: Path, report_only: bool) -> int:
     if report_only:
         complain(f"warning: {NOT_ENFORCED}", fg="yellow", bold=True)
     policy = softened(examined) if report_only else examined.policy
-    return serve_until_stopped(config, examined.config, policy, report_only=report_only)
+    return serve_until_stopped(config, examined.config, policy, reading, report_only=report_only)
 
 
 NOT_ENFORCED = "--report-only: no rule is enforced, what they would refuse passes"
 
 
-def serve_until_stopped(path: Path, config: Config, policy: Policy, *, report_only: bool = False) -> int:
-    """Serve what `path` says, and return the exit code. With `report_only`, so is `policy`."""
+def serve_until_stopped(
+    path: Path, config: Config, policy: Policy, reading: Reading, *, report_only: bool = False
+) -> int:
+    """Serve what `path` said in `reading`, and return the exit code. With `report_only`, so is `policy`."""
     from gateway import app
     from gateway.cli.reloading import Reloader
     from gateway.server import run as server
@@ -72,6 +79,7 @@ def serve_until_stopped(path: Path, config: Config, policy: Policy, *, report_on
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its life at every start
     try:
         gateway = app.build(config, policy, outlet=outlet)
+        reloader = Reloader(path, gateway, reading, report_only=report_only)
         if report_only:
             gateway.announce_report_only()
             logging.getLogger("gateway").warning(NOT_ENFORCED)
@@ -89,7 +97,8 @@ def serve_until_stopped(path: Path, config: Config, policy: Policy, *, report_on
             timeouts=Timeouts(**settings.timeouts.model_dump()),
             start=gateway.start,
             stop=gateway.stop,
-            reload=Reloader(path, gateway, report_only=report_only),
+            reload=reloader,
+            look=reloader.look,
             on_ready=say_where,
             on_draining=gateway.health.drain,
             on_refused=gateway.refused,

@@ -15,6 +15,8 @@ from .source import Steps, written_path
 
 FIXED: tuple[Steps, ...] = (("server",), ("auth",), ("tokens",), ("accounts",), ("rate_limits", "storage"))
 """With everything below them."""
+FREE: tuple[Steps, ...] = (("server", "reload"),)
+"""But these: whether files are watched is nothing that was built."""
 
 
 def restart_needed(before: Config, after: Config) -> list[str]:
@@ -37,5 +39,5 @@ def _differences(before: object, after: object, path: Steps) -> Iterator[Steps]:
     if isinstance(before, BaseModel) and isinstance(after, BaseModel):
         for name in type(before).model_fields:
             yield from _differences(getattr(before, name), getattr(after, name), (*path, name))
-    elif before != after:
+    elif before != after and path not in FREE:
         yield path

@@ -7,7 +7,8 @@
 
 The ops listener answers before the start and to the very end, so that a
 `/readyz` can say "starting" and "draining". A second SIGINT hurries everything.
-SIGHUP calls `reload`, one at a time, between `on_ready` and the end.
+SIGHUP calls `reload`, one at a time, between `on_ready` and the end; and every two
+seconds there is a `look` at whether something should be reloaded without one.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.server")
 
+LOOK_S = 2.0
+"""Seconds between two looks at what may have changed."""
 _OPS_DRAIN = 1.0
 """Seconds for a probe that is being answered when everything else is over."""
 _COLLECT_AFTER = 20_000
@@ -66,7 +69,8 @@ def serve(
     timeouts: Timeouts | None = None,
     start: Callable[[], Awaitable[None]] = _nothing,
     stop: Callable[[], Awaitable[None]] = _nothing,
-    reload: Callable[[], Awaitable[None]] = _nothing,
+    reload: Callable[[], Awaitable[object]] = _nothing,
+    look: Callable[[], Awaitable[object]] = _nothing,
     on_ready: Callable[[Ready], None] = lambda _: None,
     on_draining: Callable[[], None] = lambda: None,
     on_refused: Callable[[Refusal], None] = ignore,
@@ -78,7 +82,7 @@ def serve(
     `start` runs once before the first request and `stop` after the last; an
     exception from `start` ends everything with its text as the sentence. With
     `certificates`, what listens on a host and port speaks TLS; unix sockets and
-    `ops` never do.
+    `ops` never do. `look` says whether it reloaded.
     """
     terms = Terms(limits or Limits(), timeouts or Timeouts(), on_refused)
     try:
@@ -92,7 +96,7 @@ def serve(
         complain(str(error))
         return 1
     _check_open_files(terms.limits)
-    hooks = _Hooks(start, stop, reload, on_ready, on_draining, complain)
+    hooks = _Hooks(start, stop, reload, look, on_ready, on_draining, complain)
     process = _Process(asgi, lane, ops, public, behind, terms, certificates, hooks)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -108,7 +112,8 @@ class _Hooks:
 
     start: Callable[[], Awaitable[None]]
     stop: Callable[[], Awaitable[None]]
-    reload: Callable[[], Awaitable[None]]
+    reload: Callable[[], Awaitable[object]]
+    look: Callable[[], Awaitable[object]]
     on_ready: Callable[[Ready], None]
     on_draining: Callable[[], None]
     complain: Callable[[str], None]
@@ -162,7 +167,7 @@ class _Process:
             await self._ops.end(self._sockets["ops"].sockets)
 
     async def _until_leaving(self) -> None:
-        beside = [asyncio.create_task(self._reload_when_told())]
+        beside = [asyncio.create_task(each) for each in (self._reload_when_told(), self._look_around())]
         if self._certificates is not None:
             beside.append(asyncio.create_task(self._certificates.watch()))
         try:
@@ -177,14 +182,29 @@ class _Process:
         while True:
             await self._hangup.wait()
             self._hangup.clear()
-            try:
-                if self._certificates is not None:
-                    self._certificates.look(patient=False)
-                await self._hooks.reload()
-            except Exception as error:
-                log.error("the reload failed; everything stays as it was", exc_info=error)
-            self._public.forget()
-            gc.collect()  # what was read leaves cycles behind, and left alone they pile up for many reloads
+            if self._certificates is not None:
+                self._certificates.look(patient=False)
+            await self._try(self._hooks.reload)
+            self._forget()
+
+    async def _look_around(self) -> None:
+        """Beside the signal, which is obeyed also while a file system lets a look wait."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if await self._try(self._hooks.look):
+                self._forget()
+
+    async def _try(self, hook: Callable[[], Awaitable[object]]) -> object:
+        try:
+            return await hook()
+        except Exception as error:
+            log.error("the reload failed; everything stays as it was", exc_info=error)
+            return True
+
+    def _forget(self) -> None:
+        """What was remembered of the configuration before."""
+        self._public.forget()
+        gc.collect()  # what was read leaves cycles behind, and left alone they pile up for many reloads
 
     async def _before_leaving(self, start: Awaitable[None]) -> bool:
         """Whether the start came to its end before a signal did."""

@@ -11,6 +11,7 @@ All of it belongs to the loop's thread.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sized
@@ -78,6 +79,8 @@ class Metrics:
         """Requests begun and not done: see `began`."""
         self.enforcing = True
         """False while every rule of the file only reports."""
+        self.configured_at = time.time()
+        """When what is served was read, in Unix seconds: at the start, and by each reload that succeeds."""
         self._registry.register(self)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -120,6 +123,8 @@ class Metrics:
     def reloaded(self, outcome: str) -> None:
         """The configuration was read again, and what came of it."""
         self._reloads[outcome] += 1
+        if outcome == "applied":
+            self.configured_at = time.time()
         self._gauges["gateway_reload_successful"] = (
             "0 while the file that was read last is not the one that is served.",
             lambda: outcome == "applied",
@@ -167,6 +172,11 @@ class Metrics:
         yield from self._collect_upstreams()
         yield GaugeMetricFamily(
             "gateway_enforcing", "0 while every rule only reports what it would refuse.", self.enforcing
+        )
+        yield GaugeMetricFamily(
+            "gateway_configuration_timestamp_seconds",
+            "When the configuration that is served was read, in Unix time.",
+            self.configured_at,
         )
         for name, (what, read) in self._gauges.items():
             yield GaugeMetricFamily(name, what, float(read()))

@@ -46,6 +46,8 @@ class Reload:
     """When, RFC 3339."""
     reason: str = ""
     """For operators; empty if it was applied."""
+    problems: tuple[str, ...] = ()
+    """The first of them, each with its place."""
 
 
 class Health:

@@ -21,6 +21,7 @@ def config(loaded: Write, text: str, base: str = BASE, **environ: str) -> Config
     [
         "",
         "server: {limits: {body: 10MiB}, timeouts: {drain: 30s}}",
+        "server: {reload: auto}",
         "default: nobody",
         "routes: [{path: /x, allow: public}]",
         "tests: [{request: GET /x, as: anonymous, expect: 401}]",

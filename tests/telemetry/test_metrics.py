@@ -203,8 +203,12 @@ def test_odd_labels_are_escaped() -> None:
 def test_reloads_are_counted_and_the_last_one_is_told() -> None:
     metrics = Metrics()
     assert value(metrics, "gateway_reload_successful") is None
+    started = value(metrics, "gateway_configuration_timestamp_seconds")
+    metrics.reloaded("mistakes")
+    assert value(metrics, "gateway_configuration_timestamp_seconds") == started
     for outcome, good in (("applied", 1), ("mistakes", 0), ("applied", 1)):
         metrics.reloaded(outcome)
         assert value(metrics, "gateway_reload_successful") == good
     assert value(metrics, "gateway_reloads_total", outcome="applied") == 2
-    assert value(metrics, "gateway_reloads_total", outcome="mistakes") == 1
+    assert value(metrics, "gateway_reloads_total", outcome="mistakes") == 2
+    assert value(metrics, "gateway_configuration_timestamp_seconds") > started

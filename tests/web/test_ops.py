@@ -48,13 +48,14 @@ async def test_a_process_lives_from_the_first_moment_but_takes_traffic_only_when
 
 async def test_what_came_of_the_last_reload(health: Health, ops: httpx.AsyncClient) -> None:
     health.start()
-    health.last_reload = Reload("mistakes", "2026-01-01T00:00:00Z", "2 mistakes")
+    health.last_reload = Reload("mistakes", "2026-01-01T00:00:00Z", "2 mistakes", ("a.yaml:1:1 x",))
     answer = await ops.get("/readyz")
     assert answer.status_code == 200
     assert answer.json()["reload"] == {
         "outcome": "mistakes",
         "at": "2026-01-01T00:00:00Z",
         "reason": "2 mistakes",
+        "problems": ["a.yaml:1:1 x"],
     }
 
 

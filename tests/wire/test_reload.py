@@ -110,6 +110,7 @@ def test_mistakes_change_nothing_and_are_logged_with_their_places(editor: Editor
     told = editor.reload()
     assert (told["outcome"], told["reason"]) == ("mistakes", "2 mistakes")
     assert (editor.status(), editor.status("/open")) == (200, 401)
+    soon(lambda: len(editor.told(message="reload refused: 2 mistakes")) == 2)
     refused = editor.told(message="reload refused: 2 mistakes", level="error")
     assert [line["place"].rpartition("gateway.yaml")[2] for line in refused] == [":12:19", ":13:12"]
     assert [line["setting"] for line in refused] == ["routes[0].alow", "routes[1].path"]
@@ -128,6 +129,7 @@ def test_a_file_whose_own_tests_fail_changes_nothing(editor: Editor) -> None:
     told = editor.reload()
     assert (told["outcome"], told["reason"]) == ("tests_failed", "1 test failed")
     assert editor.status("/open") == 401
+    soon(lambda: editor.told(message="reload refused: 1 test failed"))
     (line,) = editor.told(message="reload refused: 1 test failed")
     assert "expected 401, got allow" in line["problem"]
 
