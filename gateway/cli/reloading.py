@@ -21,7 +21,7 @@ from gateway.app import Gateway, RestartNeeded
 from gateway.cli.aside import aside
 from gateway.cli.loading import Examined, softened
 from gateway.cli.output import counted
-from gateway.cli.watching import Reading, Sights, Watch, look, read, same
+from gateway.cli.watching import Reading, Sights, Watch, look, read, read_now, same
 from gateway.config.source import Problem
 from gateway.policy.compile import compile_tests
 from gateway.policy.model import Policy
@@ -35,8 +35,6 @@ CALM_S = 2.0
 """How long a file that nobody has looked at yet must be unchanged."""
 PATIENCE_S = 60.0
 """For the files to be read. A network's file system that is away may never answer."""
-TRIES = 5
-"""When the files change under the reading eye."""
 STEP_S = 0.0005
 """Seconds of a turn while a file is read; a shorter one costs more than it gives."""
 
@@ -161,15 +159,10 @@ class Reloader:
         with _in_small_steps():
             if expected is not None:
                 return self._judged(read(self._path, known, calm=CALM_S, certificate=False))
-            for _ in range(TRIES):
-                reading = read(self._path, known, certificate=False)
-                if reading.whole:
-                    return self._judged(reading)
-                known = reading.after
-        return _Attempt(reading, None, Refused("mistakes", "the files change while they are read"))
+            return self._judged(read_now(self._path, known, certificate=False))
 
     def _judged(self, reading: Reading) -> _Attempt:
-        refused = _objection(reading.examined)
+        refused = _objection(reading)
         if refused is not None:
             return _Attempt(reading, None, refused)
         policy = softened(reading.examined) if self._report_only else reading.examined.policy
@@ -216,7 +209,10 @@ def _in_small_steps() -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-def _objection(examined: Examined) -> Refused | None:
+def _objection(reading: Reading) -> Refused | None:
+    examined = reading.examined
+    if not reading.whole:
+        return Refused("mistakes", "the files change while they are read")
     if examined.config is None or examined.policy is None:
         mistakes = [problem for problem in examined.problems if not problem.warning]
         return Refused(

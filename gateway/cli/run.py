@@ -47,9 +47,9 @@ def run(config: Path, report_only: bool) -> int:
       gateway run -c /etc/gateway/gateway.yaml
       gateway run --report-only
     """
-    from gateway.cli.watching import read
+    from gateway.cli.watching import read_now
 
-    reading = read(config, [file.absolute() for file in (config, config.parent / ".env")])
+    reading = read_now(config, [file.absolute() for file in (config, config.parent / ".env")])
     examined = reading.examined
     if examined.config is None or examined.policy is None:
         refuse(examined.problems)

@@ -23,6 +23,8 @@ from pathlib import Path
 from gateway.cli.loading import Examined, examine
 from gateway.config.source import MAX_BYTES
 
+TRIES = 5
+"""When the files change under the reading eye."""
 TICK_S = 0.05
 """How far the date of a change may lie behind the clock: a file system's is coarser."""
 
@@ -69,6 +71,16 @@ def read(path: Path, known: Iterable[Path], *, calm: float = TICK_S, certificate
     examined = examine(path, certificate=certificate)
     after = look(examined.files)
     return Reading(examined, before, after, not _torn(before, after, began - calm))
+
+
+def read_now(path: Path, known: Iterable[Path], *, certificate: bool = True) -> Reading:
+    """Examine `path` as it is, again and again if it changes meanwhile; in the end it may not be whole."""
+    reading = read(path, known, certificate=certificate)
+    for _ in range(TRIES - 1):
+        if reading.whole:
+            break
+        reading = read(path, reading.after, certificate=certificate)
+    return reading
 
 
 def _torn(before: Sights, after: Sights, since: float) -> bool:
