@@ -188,7 +188,7 @@ class Reloader:
         log.info("reloaded", extra={"file": str(self._path)})
 
     def _refuse(self, refused: Refused) -> None:
-        shown = [" ".join(line.values()) for line in refused.lines[:MOST_SHOWN] if line]
+        shown = [_as_printed(line) for line in refused.lines[:MOST_SHOWN] if line]
         self._gateway.reloaded(refused.outcome, refused.message, shown)
         for line in refused.lines[:MOST_LINES]:
             log.error("reload refused: %s", refused.message, extra=line)
@@ -225,6 +225,13 @@ def _objection(reading: Reading) -> Refused | None:
             "tests_failed", f"{counted(len(failed), 'test')} failed", [_shown(one) for one in failed]
         )
     return None
+
+
+def _as_printed(line: dict[str, str]) -> str:
+    """As `gateway check` prints a problem."""
+    place = f"{line['place']}  " if line.get("place") else ""
+    setting = f"{line['setting']}: " if line.get("setting") else ""
+    return place + setting + line["problem"]
 
 
 def _fields(problem: Problem) -> dict[str, str]:
