@@ -101,6 +101,8 @@ def _decision(fields: dict[str, Any]) -> Logged | Other | None:
     if route.startswith("auth:"):
         return Other.OWN
     host, roles, admin = fields.get("host", _UNSAID), fields.get("roles"), fields.get("admin")
+    if roles is not None and type(roles) is not list:
+        return None
     logged = Logged(
         datetime.fromisoformat(fields["time"]).timestamp() - fields["durationMs"] / 1000.0,
         fields["client"],
