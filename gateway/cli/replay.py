@@ -7,10 +7,10 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from io import BufferedReader
+from io import BufferedIOBase, BufferedReader
 from math import inf
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -158,7 +158,7 @@ class _Source:
         from gateway.telemetry.logged import LONGEST
 
         if self.name == "-":
-            yield from lines_of(_unpacked(sys.stdin.buffer), LONGEST)
+            yield from lines_of(_unpacked(cast(BufferedReader, sys.stdin.buffer)), LONGEST)
             return
         with Path(self.name).open("rb") as file:
             yield from lines_of(_unpacked(file), LONGEST)
@@ -169,17 +169,16 @@ def _in_order(sources: list[_Source]) -> list[_Source]:
     return sorted(sources, key=lambda source: source.begins) if len(sources) > 1 else sources
 
 
-def _unpacked(stream: IO[bytes]) -> IO[bytes]:
+def _unpacked(stream: BufferedReader) -> BufferedIOBase:
     """What is in it, compressed or not, whatever it is called."""
-    if isinstance(stream, BufferedReader) and stream.peek(2)[:2] == _GZIP:
-        return cast(IO[bytes], gzip.GzipFile(fileobj=stream))
-    return stream
+    return gzip.GzipFile(fileobj=stream) if stream.peek(2)[:2] == _GZIP else stream
 
 
-def lines_of(stream: IO[bytes], longest: int) -> Iterator[bytes | None]:
+def lines_of(stream: BufferedIOBase, longest: int) -> Iterator[bytes | None]:
     """Line by line without their ends; None for each that is too long to be kept in memory."""
     rest, skipping = b"", False
-    while chunk := stream.read(CHUNK):
+    # Not `read`, which gives nothing of a compressed file that is cut off.
+    while chunk := stream.read1(CHUNK):
         *whole, rest = (rest + chunk).split(b"\n")
         if skipping and whole:
             whole, skipping = whole[1:], False
