@@ -11,7 +11,7 @@ WORDS = {
     "init": "Write gateway.yaml and .env where missing.",
     "run": "Start the gateway, and serve until it is stopped.",
     "check": "Report every mistake in gateway.yaml, then run its tests.",
-    "replay": "Show what the rules as they are now would have said to the requests of a log.",
+    "replay": "Show what the rules would have said to the requests of a log.",
     "users": "List, add and change accounts.",
     "db": "Upgrade or check the database.",
     "schema": "Print the JSON Schema of gateway.yaml.",

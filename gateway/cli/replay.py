@@ -49,7 +49,7 @@ _SHOWN = 100
 def replay(
     logs: tuple[str, ...], config: Path, host: str | None, fail_on: str | None, everything: bool, output: str
 ) -> int:
-    """Show what the rules as they are now would have said to the requests of a log.
+    """Show what the rules would have said to the requests of a log.
 
     LOG is a log of `gateway run`, or an access log of nginx or Apache in the common or the
     combined format; also compressed by gzip, and - for stdin. Several are read in the order of

@@ -16,7 +16,7 @@ from gateway.config.load import load
 from gateway.identity.principal import Principal
 from gateway.policy.compile import compile_policy, compile_tests
 from gateway.policy.decide import Decision, decide
-from gateway.policy.model import Policy
+from gateway.policy.model import Policy, Reason
 from gateway.policy.prove import Test
 from gateway.policy.replay import OTHER_METHOD, REPORTED, Change, Key, Replay, Subject
 from gateway.telemetry.logged import Account, Logged, Other, read
@@ -62,7 +62,7 @@ def only(policy: Policy, *lines: Logged | Account | Other, **how: Any) -> Key:
 
 
 @cache
-def table(name: str) -> tuple[Policy, tuple[Test, ...]]:
+def table(name: str, report_only: bool = False) -> tuple[Policy, tuple[Test, ...]]:
     """A world's rules and rows."""
     world = WORLDS[name]
     rows = [as_written(row) for row in asked(world)]
@@ -70,7 +70,7 @@ def table(name: str) -> tuple[Policy, tuple[Test, ...]]:
         file = world.write(Path(folder), TOKENS, lambda upstream: f"http://{upstream}.test:9000", tests=rows)
         loaded = load(file, environ={})
     assert loaded.config is not None
-    built, _ = compile_policy(loaded.config, loaded.places)
+    built, _ = compile_policy(loaded.config, loaded.places, report_only=report_only)
     assert built is not None
     tests = compile_tests(loaded.config, loaded.places)
     return built, tuple(test for test in tests if not f"{test.target}/".startswith("/auth/"))
@@ -146,6 +146,30 @@ def test_other_rules_say_of_every_row_what_they_would_decide(name: str) -> None:
             assert key.now == said(now), (other, test)
             assert (key.change is Change.REFUSED) is (before.error is None and now.error is not None)
             assert (key.change is Change.ADMITTED) is (before.error is not None and now.error is None)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_whole_file_on_trial_softens_its_own_refusals_and_nothing_else(name: str) -> None:
+    """And a replay of what came during the trial says what enforcing it will refuse."""
+    enforced, rows = table(name)
+    trial, _ = table(name, report_only=True)
+    for test in rows:
+        was, now = answer(enforced, test), answer(trial, test)
+        assert now.route.label == was.route.label
+        if was.error is None or was.reason in UNSOFTENED:
+            assert said(now) == said(was)
+        elif now.error is not None:  # another reading asks for more, or there is no backend
+            assert now.reason is Reason.OTHER_READING or not now.route.upstream
+        else:
+            assert now.would is not None
+            assert said(now.would) == said(was)
+        key = only(enforced, *told(test), line_of(test, now))
+        assert (key.change is Change.REFUSED) is (now.error is None and was.error is not None), test
+
+
+UNSOFTENED = {
+    Reason.OTHER_READING, Reason.AUTH_PREFIX, Reason.BAD_TARGET, Reason.DOT_SEGMENT, Reason.AMBIGUOUS_PATH
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WORLDS)

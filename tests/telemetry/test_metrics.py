@@ -56,6 +56,19 @@ def test_requests_are_counted_by_route_verdict_and_status() -> None:
     assert value(metrics, name, route="none", verdict="deny", status="400") == 1
 
 
+def test_what_only_passed_because_a_rule_reports_is_counted_by_its_reason() -> None:
+    metrics = Metrics()
+    for would in ("", "not_admin", "not_admin", "no_credential"):
+        metrics.done(decided(would=would))
+    name = "gateway_report_only_total"
+    assert value(metrics, name, route="GET /a", reason="not_admin") == 2
+    assert value(metrics, name, route="GET /a", reason="no_credential") == 1
+    assert len([key for key in samples(metrics) if key[0] == name]) == 2
+    assert value(metrics, "gateway_enforcing") == 1
+    metrics.enforcing = False
+    assert value(metrics, "gateway_enforcing") == 0
+
+
 def test_paths_users_and_addresses_are_no_labels() -> None:
     metrics = Metrics()
     metrics.done(decided(user="user-1"))
