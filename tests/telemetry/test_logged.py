@@ -105,6 +105,12 @@ def test_other_things_than_ours_are_none(change: dict[str, Any]) -> None:
     assert read(json.dumps(json.loads(written()) | change).encode()) in (None, Other.EVENT)
 
 
+def test_two_lines_in_one_are_none() -> None:
+    assert read(written() + written()) is None
+    assert read(written() + b" x") is None
+    assert read(written() + b" \r") == read(written())
+
+
 @pytest.mark.parametrize("cut", [0, 1, 7, 50, 200, -1])
 def test_a_torn_line_is_none(cut: int) -> None:
     assert read(written()[:cut]) is None
