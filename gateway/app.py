@@ -17,7 +17,7 @@ from gateway.accounts.database import Database
 from gateway.accounts.feed import POLL_S, Feed
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.service import Accounts
-from gateway.config.restart import restart_needed
+from gateway.config.restart import restart_needed, without_rules
 from gateway.config.schema import Config, Rate, Upstream, UpstreamUrl
 from gateway.errors import GatewayError, GatewayTimeout, Unavailable
 from gateway.http.client_address import Address, ClientAddresses, TrustedProxies
@@ -94,6 +94,10 @@ class Gateway:
     async def stop(self) -> None:
         """Close what `start` and the requests have opened. Call it after the last request."""
         await self._upkeep.stop()
+
+    def restart_needed(self, config: Config) -> list[str]:
+        """The settings that keep this configuration from being served without a restart. From any thread."""
+        return self._replaceable.fixed_in(config)
 
     def reload(self, config: Config, policy: Policy) -> None:
         """Serve by another configuration from the next request on.
@@ -241,19 +245,26 @@ class Replaceable:
     def __init__(
         self, config: Config, gate: Gate, pools: Pools, attempts: Attempts, metrics: Metrics, health: Health
     ) -> None:
-        self._config, self._gate, self._pools, self._attempts = config, gate, pools, attempts
+        self._built_with, self._gate, self._pools, self._attempts = (
+            without_rules(config),
+            gate,
+            pools,
+            attempts,
+        )
         self._metrics, self._health = metrics, health
+
+    def fixed_in(self, config: Config) -> list[str]:
+        """The settings that it changes and a running process can't."""
+        return restart_needed(self._built_with, config)
 
     def replace(self, config: Config, policy: Policy) -> None:
         """All of it, in one step that no request can see the middle of. What can fail comes first."""
-        keys = restart_needed(self._config, config)
-        if keys:
+        if keys := self.fixed_in(config):
             raise RestartNeeded(keys)
         before, pools = self._pools.by_name, self._pools.prepare(_settings(config))
         self._gate.adopt(_rules(config, policy, pools))
         self._pools.adopt(pools)
         self._attempts.limits = _limits(config)
-        self._config = config
         for name in before.keys() - pools.keys():
             self._metrics.forget_pool(name)
             self._health.restore(f"upstreams.{name}")

@@ -9,6 +9,7 @@ said in the log, on /readyz and in the metrics; once, until the content changes 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import time
@@ -17,11 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.app import Gateway, RestartNeeded
+from gateway.app import Gateway
 from gateway.cli.aside import aside
 from gateway.cli.loading import Examined, softened
 from gateway.cli.output import counted
 from gateway.cli.watching import Reading, Sights, Watch, look, read, read_now, same
+from gateway.config.haste import uncollected
+from gateway.config.restart import without_rules
+from gateway.config.schema import Config
 from gateway.config.source import Problem
 from gateway.policy.compile import compile_tests
 from gateway.policy.model import Policy
@@ -35,6 +39,8 @@ CALM_S = 2.0
 """How long a file that nobody has looked at yet must be unchanged."""
 PATIENCE_S = 60.0
 """For the files to be read. A network's file system that is away may never answer."""
+BREATH_S = 0.02
+"""Seconds for requests between two things that stop them all."""
 STEP_S = 0.0005
 """Seconds of a turn while a file is read; a shorter one costs more than it gives."""
 
@@ -55,13 +61,21 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """What came of reading the files."""
+    """What came of reading the files. Small: what was read itself is let go in the thread that read it."""
 
-    reading: Reading
+    before: Sights
+    after: Sights
+    """Of the files that it took."""
+    whole: bool
+    """As in a Reading."""
+    settings: Config | None
+    """All but the rules."""
     policy: Policy | None
-    """To be served."""
+    """The rules, to be served."""
     refused: Refused | None
     """Why not."""
+    warnings: list[dict[str, str]]
+    """Fields of one log line each."""
 
 
 class Reloader:
@@ -85,7 +99,7 @@ class Reloader:
         self._gateway = gateway
         self._report_only = report_only
         self._patience = patience
-        self._watches = _watches(served.examined)
+        self._watches = _is_watched(served.examined.config)
         self._watch = Watch(served.after, sure=served.whole)
         self._turn = asyncio.Lock()
         self._looking: asyncio.Future[Sights] | None = None
@@ -122,23 +136,29 @@ class Reloader:
 
     async def _reload(self, expected: Sights | None) -> bool:
         """Whether the file was tried: at once, or only if its files still are as `expected`."""
-        attempt = await self._answered(expected)
+        # While the collector looks at what was made, everything stands still: 0.3 seconds for the half
+        # million objects of ten thousand rules, several times. Now once, at what is left in the end.
+        with uncollected():
+            tried = self._conclude(await self._answered(expected), expected)
+            if tried:
+                await asyncio.sleep(BREATH_S)
+                gc.collect()
+        return tried
+
+    def _conclude(self, attempt: _Attempt | None, expected: Sights | None) -> bool:
         if attempt is None:
             reason = f"the files can't be read: no answer within {self._patience:g} seconds"
             self._refuse(Refused("mistakes", reason))
             return True
-        reading = attempt.reading
-        if expected is not None and not same(reading.before, expected):
+        if expected is not None and not same(attempt.before, expected):
             return False
-        if expected is not None and not reading.whole:
-            self._watch.widen(reading.after)
+        if expected is not None and not attempt.whole:
+            self._watch.widen(attempt.after)
             return False
-        self._watch.settle(reading.after, sure=reading.whole)
-        refused = attempt.refused or self._hand_over(reading.examined, attempt.policy)
+        self._watch.settle(attempt.after, sure=attempt.whole)
+        refused = attempt.refused or self._hand_over(attempt)
         if refused is not None:
             self._refuse(refused)
-        else:
-            self._applied(reading.examined)
         return True
 
     async def _answered(self, expected: Sights | None) -> _Attempt | None:
@@ -151,6 +171,7 @@ class Reloader:
         if expected is not None and (not done or reading.exception() is not None):
             self._watch.settle(expected)  # not every two seconds the same
         if done:
+            self._reading = None
             return reading.result()
         reading.add_done_callback(lambda _: self._watch.doubt())
         return None
@@ -162,30 +183,32 @@ class Reloader:
             return self._judged(read_now(self._path, known, certificate=False))
 
     def _judged(self, reading: Reading) -> _Attempt:
-        refused = _objection(reading)
-        if refused is not None:
-            return _Attempt(reading, None, refused)
-        policy = softened(reading.examined) if self._report_only else reading.examined.policy
-        return _Attempt(reading, policy, None)
+        examined = reading.examined
+        refused = _objection(reading) or self._restart(examined)
+        policy = softened(examined) if self._report_only and refused is None else examined.policy
+        settings = without_rules(examined.config) if examined.config is not None else None
+        warnings = [_fields(problem) for problem in examined.problems if problem.warning]
+        return _Attempt(reading.before, reading.after, reading.whole, settings, policy, refused, warnings)
 
-    def _hand_over(self, examined: Examined, policy: Policy | None) -> Refused | None:
+    def _restart(self, examined: Examined) -> Refused | None:
         assert examined.config is not None  # noqa: S101 (there was no objection)
-        assert policy is not None  # noqa: S101
+        keys = self._gateway.restart_needed(examined.config)
+        lines = [_changed(examined, key) for key in keys]
+        return Refused("restart_needed", f"restart needed for {', '.join(keys)}", lines) if keys else None
+
+    def _hand_over(self, attempt: _Attempt) -> Refused | None:
+        assert attempt.settings is not None  # noqa: S101 (nothing was refused)
+        assert attempt.policy is not None  # noqa: S101
         try:
-            self._gateway.reload(examined.config, policy)
-        except RestartNeeded as needed:
-            lines = [_restart(examined, key) for key in needed.keys]
-            return Refused("restart_needed", str(needed), lines)
+            self._gateway.reload(attempt.settings, attempt.policy)
         except (OSError, ValueError) as error:  # a backend's certificate that only now turns out wrong
             return Refused("mistakes", "a file can't be used", [{"problem": str(error)}])
-        return None
-
-    def _applied(self, examined: Examined) -> None:
-        self._watches = _watches(examined)
+        self._watches = _is_watched(attempt.settings)
         self._gateway.reloaded("applied")
-        for warning in examined.problems:
-            log.warning("the configuration has a warning", extra=_fields(warning))
+        for warning in attempt.warnings:
+            log.warning("the configuration has a warning", extra=warning)
         log.info("reloaded", extra={"file": str(self._path)})
+        return None
 
     def _refuse(self, refused: Refused) -> None:
         shown = [_as_printed(line) for line in refused.lines[:MOST_SHOWN] if line]
@@ -194,8 +217,8 @@ class Reloader:
             log.error("reload refused: %s", refused.message, extra=line)
 
 
-def _watches(examined: Examined) -> bool:
-    return examined.config is not None and examined.config.server.reload == "auto"
+def _is_watched(settings: Config | None) -> bool:
+    return settings is not None and settings.server.reload == "auto"
 
 
 @contextmanager
@@ -238,7 +261,7 @@ def _fields(problem: Problem) -> dict[str, str]:
     return {"place": str(problem.place), "setting": problem.path, "problem": problem.sentence}
 
 
-def _restart(examined: Examined, key: str) -> dict[str, str]:
+def _changed(examined: Examined, key: str) -> dict[str, str]:
     place = examined.places.of(*key.split("."))  # none of these settings has an index or a dot in its name
     return {
         "place": str(place),

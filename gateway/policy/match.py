@@ -14,8 +14,8 @@ have chosen, for nobody can know which one the backend means.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 from ipaddress import IPv6Address
 from typing import Generic, Protocol, TypeVar
 
@@ -57,7 +57,9 @@ class Matcher(Generic[R]):
         for route in routes:
             for trie in [self._trie(host) for host in route.hosts] or [self._every_host]:
                 self._plant(trie, route)
-        self._tries = lru_cache(_HOSTS_REMEMBERED)(self._look_up)
+        # Not of a method: a circle would keep a policy that was replaced until garbage is collected.
+        look_up = partial(_look_up, self._hosts, self._wildcards, self._every_host)
+        self._tries = lru_cache(_HOSTS_REMEMBERED)(look_up)
 
     def find(self, method: str, host: bytes, reading: Reading) -> R | None:
         """The route for a path exactly as it is spelled, or None."""
@@ -120,13 +122,16 @@ class Matcher(Generic[R]):
             return self._wildcards.setdefault(normal_host(host[2:].encode()), Node())
         return self._hosts.setdefault(normal_host(host.encode()), Node())
 
-    def _look_up(self, host: bytes) -> tuple[Node[R], ...]:
-        name = normal_host(host)
-        tries = [self._hosts.get(name)]
-        while b"." in name:
-            name = name.partition(b".")[2]
-            tries.append(self._wildcards.get(name))
-        return (*(trie for trie in tries if trie is not None), self._every_host)
+
+def _look_up(
+    hosts: Mapping[bytes, Node[R]], wildcards: Mapping[bytes, Node[R]], every_host: Node[R], host: bytes
+) -> tuple[Node[R], ...]:
+    name = normal_host(host)
+    tries = [hosts.get(name)]
+    while b"." in name:
+        name = name.partition(b".")[2]
+        tries.append(wildcards.get(name))
+    return (*(trie for trie in tries if trie is not None), every_host)
 
 
 class Node(Generic[R]):

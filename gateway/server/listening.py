@@ -82,6 +82,8 @@ class Listening(Server):
 
     def forget(self) -> None:
         """What connections remember of header lines, and with it the rules that they were judged by."""
+        for *_, known in self._config.memory.values():
+            known.study = None  # connections that wait for their next request hold it too
         self._config.memory.clear()
 
     async def _finished(self) -> None:

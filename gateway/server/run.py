@@ -185,14 +185,14 @@ class _Process:
             if self._certificates is not None:
                 self._certificates.look(patient=False)
             await self._try(self._hooks.reload)
-            self._forget()
+            self._public.forget()
 
     async def _look_around(self) -> None:
         """Beside the signal, which is obeyed also while a file system lets a look wait."""
         while True:
             await asyncio.sleep(LOOK_S)
             if await self._try(self._hooks.look):
-                self._forget()
+                self._public.forget()
 
     async def _try(self, hook: Callable[[], Awaitable[object]]) -> object:
         try:
@@ -200,11 +200,6 @@ class _Process:
         except Exception as error:
             log.error("the reload failed; everything stays as it was", exc_info=error)
             return True
-
-    def _forget(self) -> None:
-        """What was remembered of the configuration before."""
-        self._public.forget()
-        gc.collect()  # what was read leaves cycles behind, and left alone they pile up for many reloads
 
     async def _before_leaving(self, start: Awaitable[None]) -> bool:
         """Whether the start came to its end before a signal did."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from gateway.app import RestartNeeded
 from gateway.cli import reloading, watching
 from gateway.cli.reloading import Reloader
 from gateway.cli.watching import read_now
@@ -41,9 +40,10 @@ class Served:
     outcomes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
+    def restart_needed(self, config: Any) -> list[str]:
+        return restart_needed(self.config, config)
+
     def reload(self, config: Any, policy: Any) -> None:
-        if keys := restart_needed(self.config, config):
-            raise RestartNeeded(keys)
         self.config = config
         self.routes = [route.label for route in policy.routes]
 
