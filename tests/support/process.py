@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = [sys.executable, "-m", "gateway"]
+_HASTY = "import gateway.server.run as run; run.LOOK_S = {}; from gateway.cli.main import main; main()"
 PASSWORD = "a long enough password"
 PATIENCE = 30.0
 _YAML = """
@@ -172,6 +173,11 @@ def _read_on(process: subprocess.Popen[bytes], seen: list[dict[str, Any]]) -> No
 def _address(written: list[str]) -> tuple[str, int]:
     host, _, port = written[0].rpartition(":")
     return host, int(port)
+
+
+def looking_every(seconds: float) -> list[str]:
+    """The command, for `COMMAND`, with looks at changed files at another pace than every two seconds."""
+    return [sys.executable, "-c", _HASTY.format(seconds)]
 
 
 def free_port() -> int:

@@ -6,19 +6,21 @@ import http.client
 import json
 import socket
 import threading
-from collections import Counter
-from collections.abc import Iterator
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from signal import SIGHUP
 from typing import Any
 
 import pytest
 
+from tests.support import process
 from tests.support.life import soon
-from tests.support.process import PATIENCE, Running, Site
+from tests.support.process import PATIENCE, Running, Site, looking_every
 
-RELOADS = 50
-CLIENTS = 8
+CLIENTS = 6
 
 
 class Editor:
@@ -194,58 +196,145 @@ def test_a_stream_is_judged_again(editor: Editor, allow: str, goes_on: bool) -> 
 
 # -- under load ----------------------------------------------------------------------------------------------
 
-BEFORE = "{path: /a, allow: public}\n  - {path: /b, allow: nobody}"
-AFTER = "{path: /a, allow: nobody}\n  - {path: /b, allow: public}"
+VERSIONS = (
+    """
+identity_headers: {preset: x-user}
+routes:
+  - {path: /health, allow: public}
+  - {path: /a, allow: public}
+  - {path: /b, allow: nobody}
+  - {path: /who, allow: authenticated, headers: {request: {add: {X-Version: "0"}}}}
+""",
+    """
+identity_headers: {preset: remote-user}
+routes:
+  - {path: /health, allow: public}
+  - {path: /a, allow: nobody}
+  - {path: /b, allow: public}
+  - {path: /who, allow: authenticated, headers: {request: {add: {X-Version: "1"}}}}
+""",
+)
+"""Two files; whatever one of them says of a path, the other one says the contrary."""
+IDENTITY = ("X-User-Email", "Remote-Email")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request: by which version it was judged, and between which moments that was."""
+
+    version: int
+    begin: float
+    end: float
 
 
 class Client(threading.Thread):
-    """Asks for /a and /b in turn on one connection, and counts what comes."""
+    """Asks again and again on one connection, and writes down by which version it was judged."""
 
-    def __init__(self, address: tuple[str, int], stop: threading.Event) -> None:
+    def __init__(self, address: tuple[str, int], token: str, stop: threading.Event) -> None:
         super().__init__()
-        self.address, self.stop = address, stop
-        self.seen: Counter[tuple[str, int]] = Counter()
+        self.address, self.token, self.stop = address, token, stop
+        self.seen: list[Seen] = []
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         try:
             with closing(http.client.HTTPConnection(*self.address, timeout=PATIENCE)) as connection:
                 while not self.stop.is_set():
-                    for path in ("/a", "/b", "/health", "/closed"):
-                        connection.request("GET", path)
-                        answer = connection.getresponse()
-                        body = answer.read()
-                        self.seen[path, answer.status] += 1
-                        if answer.status == 200:
-                            assert json.loads(body)["target"] == path
+                    self.ask(connection, "/a", lambda status, _: {200: 0, 403: 1}[status])
+                    self.ask(connection, "/b", lambda status, _: {200: 1, 403: 0}[status])
+                    self.ask(connection, "/who", _version_told, Authorization=f"Bearer {self.token}")
+                    for path, expected in (("/health", 200), ("/closed", 401)):
+                        self.ask(connection, path, lambda status, _, right=expected: {right: -1}[status])
         except BaseException as failure:
             self.failure = failure
 
+    def ask(
+        self,
+        connection: http.client.HTTPConnection,
+        path: str,
+        version: Callable[[int, Any], int],
+        **headers: str,
+    ) -> None:
+        begin = time.monotonic()
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        body = json.loads(answer.read())
+        assert answer.status != 200 or body["target"] == path
+        self.seen.append(Seen(version(answer.status, body), begin, time.monotonic()))
 
-def test_fifty_reloads_under_load_lose_and_misjudge_nothing(editor: Editor) -> None:
-    files = [editor.original.replace(HEALTH, f"{HEALTH}\n  - {rules}") for rules in (BEFORE, AFTER)]
+
+def _version_told(status: int, body: Any) -> int:
+    """That of the route, which has to be that of the identity headers."""
+    assert status == 200
+    headers = dict(body["headers"])
+    version = int(headers["X-Version"])
+    assert headers[IDENTITY[version]] == "ana@example.com"
+    assert IDENTITY[1 - version] not in headers
+    return version
+
+
+def misjudged(seen: list[Seen], told: list[float], known: list[float]) -> list[Seen]:
+    """Requests judged by a version that could not hold meanwhile.
+
+    The n-th file was written at `told[n]`, and known to hold at `known[n]`.
+    """
+    wrong = []
+    for each in seen:
+        oldest = bisect_right(known, each.begin) - 1
+        newest = bisect_right(told, each.end) - 1
+        if each.version >= 0 and each.version not in {number % 2 for number in range(oldest, newest + 1)}:
+            wrong.append(each)
+    return wrong
+
+
+@pytest.mark.parametrize(("way", "reloads"), [("signal", 100), ("auto", 40)])
+def test_a_hundred_reloads_under_load_lose_and_misjudge_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch, way: str, reloads: int
+) -> None:
+    monkeypatch.setattr(process, "COMMAND", looking_every(0.01))
+    base = site.config.read_text().partition("routes:")[0].replace("server: {", f"server: {{reload: {way}, ")
+    files = [base + version for version in VERSIONS]
+    site.config.write_text(files[0])
+    site.add("ana@example.com")
     stop = threading.Event()
-    clients = [Client(editor.gateway.address, stop) for _ in range(CLIENTS)]
-    editor.site.config.write_text(files[0])
-    editor.reload()
-    for client in clients:
-        client.start()
-    try:
-        for number in range(1, RELOADS + 1):
-            editor.site.config.write_text(files[number % 2])
-            assert editor.reload()["outcome"] == "applied"
-            # From the moment that it is told, the new rules and no others hold.
-            opened, closed = ("/b", "/a") if number % 2 else ("/a", "/b")
-            assert (editor.status(opened), editor.status(closed)) == (200, 403)
-    finally:
-        stop.set()
+    with site.running() as gateway:
+        editor = Editor(site, gateway)
+        token = gateway.log_in("ana@example.com")["accessToken"]
+        clients = [Client(gateway.address, token, stop) for _ in range(CLIENTS)]
+        told, known = [time.monotonic()], [time.monotonic()]
         for client in clients:
-            client.join(PATIENCE)
-    assert [client.failure for client in clients] == [None] * CLIENTS
-    seen = sum((client.seen for client in clients), Counter())
-    assert {status for path, status in seen if path == "/health"} == {200}
-    assert {status for path, status in seen if path == "/closed"} == {401}
-    assert {status for path, status in seen if path in ("/a", "/b")} == {200, 403}
-    assert seen["/health", 200] > RELOADS
-    assert editor.gateway.stop() == 0
-    assert editor.told(level="error") == []
+            client.start()
+        try:
+            for number in range(1, reloads + 1):
+                told.append(time.monotonic())
+                written = site.folder / "new.yaml"
+                written.write_text(files[number % 2])
+                written.replace(site.config)
+                if way == "signal":
+                    gateway.process.send_signal(SIGHUP)
+                soon(lambda number=number: editor.count() == number)
+                known.append(time.monotonic())
+        finally:
+            stop.set()
+            for client in clients:
+                client.join(PATIENCE)
+        assert [client.failure for client in clients] == [None] * CLIENTS
+        seen = [each for client in clients for each in client.seen]
+        assert len(seen) > 10 * reloads
+        assert misjudged(seen, told, known) == []
+        assert gateway.stop() == 0
+        assert editor.told(level="error") == []
+
+
+def test_a_misjudged_request_would_be_found() -> None:
+    told, known = [0.0, 10.0, 20.0], [1.0, 11.0, 21.0]
+    right = [
+        Seen(0, 5, 6),
+        Seen(0, 9, 10.5),
+        Seen(1, 9, 10.5),
+        Seen(1, 12, 13),
+        Seen(0, 22, 23),
+        Seen(-1, 5, 6),
+    ]
+    wrong = [Seen(1, 5, 6), Seen(0, 12, 13), Seen(1, 22, 23)]
+    assert misjudged([*right, *wrong], told, known) == wrong

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +13,10 @@ import pytest
 
 from tests.support import process
 from tests.support.life import soon
-from tests.support.process import Running, Site
+from tests.support.process import Running, Site, looking_every
 
-HASTY = "import gateway.server.run as run; run.LOOK_S = {}; from gateway.cli.main import main; main()"
-"""The command, with looks at another pace than every two seconds."""
 PACE = 0.05
+"""Seconds between two looks, where it need not be the real one."""
 
 
 class Map:
@@ -72,7 +70,7 @@ class Told:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "COMMAND", [sys.executable, "-c", HASTY.format(PACE)])
+    monkeypatch.setattr(process, "COMMAND", looking_every(PACE))
 
 
 def test_a_config_map_that_is_swapped(site: Site) -> None:
