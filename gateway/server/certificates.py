@@ -147,11 +147,16 @@ def _load(certificate: Path, key: Path) -> _Pair:
 
 def _read(setting: Setting, path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(_LARGEST)
+        with open(path, "rb", opener=_never_waiting) as file:
+            return file.read(_LARGEST) or b""  # None if it has nothing just now
     except OSError as error:
         reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
         raise BadCertificate(setting, f"{path} can't be read: {reason}") from error
+
+
+def _never_waiting(path: str, flags: int) -> int:
+    """Who opens a pipe waits for its other end, and with him every client."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _context() -> ssl.SSLContext:
@@ -233,8 +238,8 @@ def _digest(*paths: Path) -> bytes:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            with path.open("rb") as file:
-                content = file.read(_LARGEST)
+            with open(path, "rb", opener=_never_waiting) as file:
+                content = file.read(_LARGEST) or b""
         except OSError:
             content = b""
         digest.update(len(content).to_bytes(8) + content)

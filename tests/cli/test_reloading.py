@@ -224,6 +224,21 @@ async def test_every_file_counts(house: House, name: str, before: str, after: st
     assert house.served.outcomes == [outcome]
 
 
+async def test_so_do_the_pem_files_of_upstreams(house: House) -> None:
+    house.write("ca.pem", "one")
+    house.rules(
+        rule("/a"),
+        base=BASE.replace(
+            "upstream: http://127.0.0.1:9000",
+            "upstreams: {default: {url: 'https://127.0.0.1:9000', tls: {ca: ca.pem}}}",
+        ),
+    )
+    reloader = house.start()
+    house.write("ca.pem", "two")
+    assert await looks(reloader, 3) == [False, True, False]
+    assert house.served.outcomes == ["applied"]
+
+
 async def test_a_file_that_is_named_anew_has_to_rest_too(house: House) -> None:
     house.rules(rule("/a"))
     reloader = house.start()

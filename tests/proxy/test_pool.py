@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from pathlib import Path
 
@@ -464,6 +465,9 @@ def test_a_file_that_cannot_be_used_is_named(broken: str, authority: trustme.CA,
     Path(file).unlink()
     with pytest.raises(OSError, match=Path(file).name):
         Tls.read(tls.ca, tls.certificate, tls.key)
+    os.mkfifo(file)
+    with pytest.raises(OSError, match=f"not a regular file.*{Path(file).name}"):
+        Tls.read(tls.ca, tls.certificate, tls.key)
 
 
 def test_an_encrypted_key_is_refused_and_nobody_is_asked(authority: trustme.CA, tmp_path: Path) -> None:
@@ -481,6 +485,11 @@ def test_files_written_anew_are_other_settings(authority: trustme.CA, tmp_path: 
     before = _trusting(authority, tmp_path, "gateway.internal")
     assert before == Tls.read(before.ca, before.certificate, before.key)
     assert before != _trusting(authority, tmp_path, "gateway.internal")
+    before = _trusting(authority, tmp_path, "gateway.internal")
+    found = Path(before.ca or "").stat()
+    Path(before.ca or "").write_bytes(b"x" * found.st_size)
+    os.utime(before.ca or "", ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert before != Tls.read(before.ca, before.certificate, before.key)
 
 
 async def test_plain_http_behind_a_tls_address_is_502(authority: trustme.CA, tmp_path: Path) -> None:

@@ -250,6 +250,17 @@ def test_a_renewal_by_a_swapped_symlink(tmp_path: Path) -> None:
     assert shown_by(certificates) == "second.test"
 
 
+def test_a_pipe_in_their_place_makes_nobody_wait(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    certificates = files.opened()
+    files.key.unlink()
+    os.mkfifo(files.key)
+    for _ in range(3):
+        certificates.look()
+    assert caplog.text.count("the new certificate is not taken up: ") == 1
+    assert shown_by(certificates) == "localhost"
+    assert [fault.setting for fault in files.faults()] == ["key"]
+
+
 # -- the listener --------------------------------------------------------------------------------------------
 
 

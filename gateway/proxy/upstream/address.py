@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,5 +109,7 @@ class Tls:
 
 def _version(file: str) -> tuple[int, int, int]:
     """A file that is written anew or replaced has another one."""
-    stat = Path(file).stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+    found = Path(file).stat()
+    if not stat.S_ISREG(found.st_mode):  # OpenSSL would wait for the other end of a pipe
+        raise OSError(errno.EINVAL, "not a regular file", file)
+    return found.st_ino, found.st_size, found.st_ctime_ns
