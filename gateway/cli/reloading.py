@@ -131,8 +131,8 @@ class Reloader:
         if not done:
             log.error("the files of the configuration can't be looked at: no answer")
             return None
-        sights, self._looking = self._looking.result(), None
-        return sights
+        looking, self._looking = self._looking, None
+        return looking.result()
 
     async def _reload(self, expected: Sights | None) -> bool:
         """Whether the file was tried: at once, or only if its files still are as `expected`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,14 @@ from gateway.cli.output import complain
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
+    from gateway.cli.reloading import Reloader
     from gateway.cli.watching import Reading
-    from gateway.config.schema import Config
+    from gateway.config.schema import Config, Server
     from gateway.policy.model import Policy
     from gateway.server.certificates import Certificates
     from gateway.server.passage import Lane
     from gateway.server.run import Ready
+    from gateway.telemetry.outlet import Outlet
 
 
 @click.command()
@@ -47,9 +50,31 @@ def run(config: Path, report_only: bool) -> int:
       gateway run -c /etc/gateway/gateway.yaml
       gateway run --report-only
     """
-    from gateway.cli.watching import read_now
+    return serve_until_stopped(_prepared(config, report_only))
 
-    reading = read_now(config, [file.absolute() for file in (config, config.parent / ".env")])
+
+NOT_ENFORCED = "--report-only: no rule is enforced, what they would refuse passes"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A gateway, and what it is served with. What it was read from is gone by now: rules can be many."""
+
+    gateway: Gateway
+    reloader: Reloader
+    server: Server
+    """The settings of that name."""
+    certificates: Certificates | None
+    outlet: Outlet
+    """To be closed in the end."""
+
+
+def _prepared(path: Path, report_only: bool) -> Prepared:
+    """Read, refuse or build."""
+    from gateway.cli.watching import read_now
+    from gateway.telemetry import logs
+
+    reading = read_now(path, [file.absolute() for file in (path, path.parent / ".env")])
     examined = reading.examined
     if examined.config is None or examined.policy is None:
         refuse(examined.problems)
@@ -58,56 +83,65 @@ def run(config: Path, report_only: bool) -> int:
     if report_only:
         complain(f"warning: {NOT_ENFORCED}", fg="yellow", bold=True)
     policy = softened(examined) if report_only else examined.policy
-    return serve_until_stopped(config, examined.config, policy, reading, report_only=report_only)
-
-
-NOT_ENFORCED = "--report-only: no rule is enforced, what they would refuse passes"
-
-
-def serve_until_stopped(
-    path: Path, config: Config, policy: Policy, reading: Reading, *, report_only: bool = False
-) -> int:
-    """Serve what `path` said in `reading`, and return the exit code. With `report_only`, so is `policy`."""
-    from gateway import app
-    from gateway.cli.reloading import Reloader
-    from gateway.server import run as server
-    from gateway.server.terms import Limits, Timeouts
-    from gateway.telemetry import logs
-
-    settings = config.server
     outlet = logs.configure(sys.stdout)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its life at every start
     try:
-        gateway = app.build(config, policy, outlet=outlet)
-        reloader = Reloader(path, gateway, reading, report_only=report_only)
-        if report_only:
-            gateway.announce_report_only()
-            logging.getLogger("gateway").warning(NOT_ENFORCED)
-        certificates = _certificates(config)
-        if certificates is not None:
-            gateway.watch_certificate(lambda: certificates.expires)
+        return _built(path, examined.config, policy, reading, outlet, report_only)
+    except BaseException as error:
+        outlet.close()
+        if isinstance(
+            error, ValueError
+        ):  # an address, a driver or a certificate that only now turns out wrong
+            raise click.ClickException(str(error)) from None
+        raise
+
+
+def _built(
+    path: Path, config: Config, policy: Policy, reading: Reading, outlet: Outlet, report_only: bool
+) -> Prepared:
+    from gateway import app
+    from gateway.cli.reloading import Reloader
+
+    gateway = app.build(config, policy, outlet=outlet)
+    if report_only:
+        gateway.announce_report_only()
+        logging.getLogger("gateway").warning(NOT_ENFORCED)
+    certificates = _certificates(config)
+    if certificates is not None:
+        gateway.watch_certificate(lambda: certificates.expires)
+    reloader = Reloader(path, gateway, reading, report_only=report_only)
+    return Prepared(gateway, reloader, config.server, certificates, outlet)
+
+
+def serve_until_stopped(prepared: Prepared) -> int:
+    """The exit code."""
+    from gateway.server import run as server
+    from gateway.server.terms import Limits, Timeouts
+
+    gateway, settings = prepared.gateway, prepared.server
+    try:
         return server.serve(
             gateway.asgi,
             lane=lane_of(gateway, settings.timeouts.body_idle),
             listen=settings.listen,
             ops=gateway.ops,
             ops_listen=[settings.ops_listen] if settings.ops_listen else [],
-            certificates=certificates,
+            certificates=prepared.certificates,
             limits=Limits(**settings.limits.model_dump()),
             timeouts=Timeouts(**settings.timeouts.model_dump()),
             start=gateway.start,
             stop=gateway.stop,
-            reload=reloader,
-            look=reloader.look,
+            reload=prepared.reloader,
+            look=prepared.reloader.look,
             on_ready=say_where,
             on_draining=gateway.health.drain,
             on_refused=gateway.refused,
             complain=lambda reason: complain(f"Error: {reason}", fg="red"),
         )
-    except ValueError as error:  # an address, a driver or a certificate that only now turns out wrong
+    except ValueError as error:  # likewise
         raise click.ClickException(str(error)) from None
     finally:
-        outlet.close()
+        prepared.outlet.close()
 
 
 def lane_of(gateway: Gateway, body_idle: float) -> Lane:

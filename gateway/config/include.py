@@ -127,11 +127,13 @@ class _Gatherer:
 
     def _take(self, name: str, setting: str, by: _File, place: Place) -> None:
         file = _File(by.path.parent / name, (by, place))
-        if objection := self._objection(name, file):
+        objection = self._objection(name, file)
+        if len(self._files) < MAX_FILES:
+            self._files.append(file.path)  # also one that can't be taken: a link may turn elsewhere
+        if objection:
             self._say(place, setting, objection)
             return
         self.seen[os.path.realpath(file.path)] = file
-        self._files.append(file.path)
         root = self._tree(name, setting, file, place)
         if root is None:
             return

@@ -405,6 +405,20 @@ async def test_a_restart_is_asked_for_with_places(house: House, caplog: pytest.L
     assert told == [(f"{house.file}:4:11", "server.listen"), (f"{house.file}:5:18", "server.limits.body")]
 
 
+async def test_a_link_in_a_circle_that_is_turned_elsewhere(house: House) -> None:
+    house.rules(rule("/a"))
+    reloader = house.start()
+    (house.folder / "rules.yaml").symlink_to("gateway.yaml")
+    house.rules("include: rules.yaml\n")
+    assert await looks(reloader, 5) == [False, False, True, False, False]
+    assert "is included within itself" in house.served.problems[0]
+    house.write("b.yaml", rule("/b"))
+    (house.folder / "next").symlink_to("b.yaml")
+    (house.folder / "next").rename(house.folder / "rules.yaml")
+    assert await looks(reloader, 2) == [False, True]
+    assert house.served.routes == ["/b"]
+
+
 # -- signals beside it ---------------------------------------------------------------------------------------
 
 
