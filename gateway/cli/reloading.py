@@ -139,7 +139,11 @@ class Reloader:
         # While the collector looks at what was made, everything stands still: 0.3 seconds for the half
         # million objects of ten thousand rules, several times. Now once, at what is left in the end.
         with uncollected():
-            tried = self._conclude(await self._answered(expected), expected)
+            try:
+                tried = self._conclude(await self._answered(expected), expected)
+            except Exception as error:
+                self._gateway.reloaded("failed", f"a defect, told in the log: {type(error).__name__}")
+                raise
             if tried:
                 await asyncio.sleep(BREATH_S)
                 gc.collect()

@@ -370,6 +370,60 @@ async def test_likewise_for_an_included_one(house: House, what: str) -> None:
     assert house.served.routes == ["/b"]
 
 
+@pytest.mark.parametrize("what", ["a directory", "a pipe", "a device without end", "a terminal", "huge"])
+@pytest.mark.parametrize("name", [".env", "tests.yaml", "secret", "ca.pem"])
+async def test_likewise_for_all_others(house: House, name: str, what: str) -> None:
+    for other, text in (
+        ("tests.yaml", "[]"),
+        ("secret", "Qk3zXw9LtBn6MvCy0SgJhR8pDf2AeU7i\n"),
+        ("ca.pem", "x"),
+    ):
+        house.write(other, text)
+    base = BASE.replace("${JWT_REFRESH_SECRET}", "${file:secret}").replace(
+        "upstream: http://127.0.0.1:9000",
+        "upstreams: {default: {url: 'https://127.0.0.1:9000', tls: {ca: ca.pem}}}",
+    )
+    house.rules(rule("/a") + "tests_include: tests.yaml\n", base=base)
+    reloader, file = house.start(), house.folder / name
+    before = file.read_text()
+    HOSTILE[what](file)
+    async with asyncio.timeout(5):
+        assert await looks(reloader, 4) == [False, True, False, False]
+    assert house.served.outcomes == (
+        ["applied"] if name == "ca.pem" else ["mistakes"]
+    )  # it is asked for later
+    if file.is_dir():
+        file.rmdir()
+    file.unlink(missing_ok=True)
+    file.write_text(before)
+    assert True in await looks(reloader, 3)  # ca.pem, which no broken file names, is named anew
+    assert house.served.outcomes[-1] == "applied"
+
+
+async def test_a_defect_is_told_once_and_changes_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.rules(rule("/a"))
+    reloader = house.start()
+    examine = watching.examine
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(watching, "examine", fails)
+    house.rules(rule("/b"))
+    assert await looks(reloader, 1) == [False]
+    with pytest.raises(RecursionError):
+        await reloader.look()
+    assert await looks(reloader, 3) == [False] * 3
+    assert (house.served.routes, house.served.outcomes) == ([], ["failed"])
+    with pytest.raises(RecursionError):
+        await reloader()
+    monkeypatch.setattr(watching, "examine", examine)
+    await reloader()
+    assert (house.served.routes, house.served.outcomes[-1]) == (["/b"], "applied")
+
+
 async def test_a_file_that_may_not_be_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Played, as root may read everything."""
     house.rules(rule("/a"))
