@@ -103,7 +103,8 @@ def test_without_it_nothing_is_said(site: Site) -> None:
 def test_it_outlives_reloads_whose_tests_are_about_the_rules_as_written(site: Site) -> None:
     with site.running("--report-only") as gateway:
         editor = Editor(site, gateway)
-        tests = "tests: [{request: GET /new, as: anonymous, expect: 401}]\nroutes:\n  - {path: /new, allow: admin}"
+        tests = "tests: [{request: GET /new, as: anonymous, expect: 401}]\n"
+        tests += "routes:\n  - {path: /new, allow: admin}"
         assert editor.outcome("routes:", tests) == "applied"
         assert (editor.status("/new"), editor.status("/admin/x")) == (200, 200)
         assert gateway.request("GET", "/readyz", ops=True).json["reportOnly"] is True
