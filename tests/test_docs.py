@@ -295,7 +295,14 @@ def busy_metrics() -> Metrics:
         metrics.began()
         metrics.done(
             Decided(
-                "id", "c", "GET", b"/", status=502, route=route, verdict="allow", reason="upstream_broken",
+                "id",
+                "c",
+                "GET",
+                b"/",
+                status=502,
+                route=route,
+                verdict="allow",
+                reason="upstream_broken",
                 would="not_admin",
             )
         )

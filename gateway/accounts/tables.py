@@ -1,4 +1,4 @@
-"""The three tables. Migrations create them; `gateway db check` proves that both agree.
+"""The tables. Migrations create them; `gateway db check` proves that both agree.
 
 All times are unix seconds by the database's clock. Ids are UUID text, so that
 both databases hold and compare them alike.
@@ -79,4 +79,38 @@ cutoffs = Table(
     Column("until", Double, nullable=False),
     Column("recorded_at", Double, nullable=False),
     Index(None, "recorded_at"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("user_id", String(36), ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    # SHA-256 of the whole token, in hex. It has 256 random bits, so there is nothing to stretch.
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("scopes", Text, nullable=False),  # a JSON array of sorted names
+    Column("limits", Text, nullable=False),  # a JSON array of paths and methods; empty for no limit
+    Column("created_at", Double, nullable=False),
+    Column("created_by", Text, nullable=False),  # a user's id, or the command line
+    Column("expires_at", BigInteger),
+    Column("last_used_at", Double),
+    Column("revoked_at", Double),
+    Index(None, "user_id"),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("recorded_at", Double, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("actor", Text),
+    Column("address", Text),
+    Column("request_id", Text),
+    # Whom it is about. No foreign key: what happened to a deleted user still happened.
+    Column("user_id", String(36)),
+    Column("details", Text, nullable=False),  # a JSON object of the event's other fields
+    Index(None, "recorded_at"),
+    Index(None, "user_id"),
 )
