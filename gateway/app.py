@@ -16,7 +16,7 @@ from gateway.accounts import schema
 from gateway.accounts.database import Database
 from gateway.accounts.feed import POLL_S, Feed
 from gateway.accounts.passwords import Passwords
-from gateway.accounts.service import Accounts
+from gateway.accounts.service import Accounts, Lifetimes
 from gateway.config.restart import restart_needed, without_rules
 from gateway.config.schema import Config, Rate, Upstream, UpstreamUrl
 from gateway.errors import GatewayError, GatewayTimeout, Unavailable
@@ -191,9 +191,11 @@ def build(
         passwords=passwords,
         access=access,
         refresh=refresh,
-        refresh_ttl=config.tokens.refresh.ttl,
-        session_max=config.tokens.session_max,
-        reuse_grace=config.tokens.refresh.reuse_grace,
+        lifetimes=Lifetimes(
+            refresh_ttl=config.tokens.refresh.ttl,
+            session_max=config.tokens.session_max,
+            reuse_grace=config.tokens.refresh.reuse_grace,
+        ),
         access_life=config.tokens.access.ttl + config.tokens.leeway,
         password_min_length=config.accounts.password.min_length,
         on_cut=cutoffs.apply,

@@ -27,6 +27,14 @@ def canonical_email(text: str) -> str:
     return email
 
 
+def canonical_or_empty(text: str) -> str:
+    """The canonical form, or "", which no account has: what is no address is looked up like any other."""
+    try:
+        return canonical_email(text)
+    except InvalidField:
+        return ""
+
+
 def fold(text: str) -> str:
     """Trim, NFKC and casefold until nothing changes any more: one casefold may undo NFKC."""
     if len(text) > 4 * MAX_EMAIL_BYTES:

@@ -38,6 +38,8 @@ BCRYPT_BYTES: Final = 72
 """What bcrypt sees of a password."""
 QUEUE_PER_THREAD: Final = 16
 """Passwords that may wait per thread: about four seconds at cost 12."""
+TRIES: Final = 3
+"""A password is compared outside the transaction; if its hash changed meanwhile, compare again."""
 _DEAREST: Final = 20
 """A stored cost above this (a minute per login) is no hash anybody made on purpose."""
 _PREFIX: Final = "$gw1"

@@ -1,4 +1,4 @@
-"""The rules of changing users, each inside one transaction.
+"""Users: what admins do to accounts, and the rules for it, each inside one transaction.
 
 Every change that must be felt at once raises the user's version and publishes a
 cut-off, so access tokens that still say the old thing are dead within a second or
@@ -17,15 +17,101 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
-from gateway.accounts.emails import fold
-from gateway.accounts.ledger import Ledger
-from gateway.accounts.values import Changes, User
+from gateway.accounts.emails import canonical_email, canonical_or_empty, fold
+from gateway.accounts.ids import is_id
+from gateway.accounts.ledger import Ledger, Ledgers
+from gateway.accounts.password_rules import PasswordRules, refuse_password_like_email
+from gateway.accounts.passwords import Passwords
+from gateway.accounts.values import Changes, Page, User
 from gateway.errors import InvalidField, LastAdmin, NotFound
 from gateway.telemetry.audit import PasswordChanged, UserCreated, UserDeleted, UserUpdated
 
+MAX_PAGE: Final = 200
+"""Users in one page."""
 MAX_ROLES: Final = 64
 """64 roles of 64 characters still fit into a token and a header of 8 KiB."""
 _ROLE: Final = re.compile(r"[a-z0-9._:-]{1,64}")
+
+
+class Users:
+    """The use cases of users. `actor` is who does it, for the audit trail."""
+
+    def __init__(self, ledgers: Ledgers, passwords: Passwords, rules: PasswordRules) -> None:
+        self._ledgers = ledgers
+        self._passwords = passwords
+        self._rules = rules
+
+    async def list(self, *, query: str = "", limit: int = 50, cursor: str | None = None) -> Page:
+        """One page of the users whose e-mail contains `query`, oldest first. Raises InvalidField."""
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidField(f"limit must be from 1 to {MAX_PAGE}.")
+        if cursor is not None and not is_id(cursor):
+            raise InvalidField("cursor must be the nextCursor of an earlier page.")
+        wanted = fold(query)
+        if not wanted.isprintable() or (query and not wanted):  # no address is like that
+            return Page((), None)
+        # One more than asked for tells whether there is a next page.
+        found = await self._ledgers.read(
+            lambda store: store.list_users(query=wanted, limit=limit + 1, after=cursor or "")
+        )
+        items = tuple(found[:limit])
+        return Page(items, items[-1].id if len(found) > limit else None)
+
+    async def create(
+        self,
+        email: str,
+        password: str,
+        *,
+        is_admin: bool = False,
+        roles: tuple[str, ...] = (),
+        actor: str | None = None,
+    ) -> User:
+        """Raises InvalidField, EmailTaken."""
+        email, roles = canonical_email(email), checked_roles(roles)
+        self._rules.refuse_unfit(password, email)
+        password_hash = await self._passwords.hash(password)
+        return await self._ledgers.write(
+            lambda ledger: create(
+                ledger, email=email, password_hash=password_hash, is_admin=is_admin, roles=roles, actor=actor
+            )
+        )
+
+    async def get(self, user_id: str) -> User:
+        """Raises NotFound."""
+        account = await self._ledgers.read(lambda store: store.account(user_id)) if is_id(user_id) else None
+        if account is None:
+            raise NotFound("There is no such user.")
+        return account.user
+
+    async def find(self, email: str) -> User:
+        """Raises NotFound."""
+        address = canonical_or_empty(email)
+        account = await self._ledgers.read(lambda store: store.account_by_email(address))
+        if account is None:
+            raise NotFound("There is no such user.")
+        return account.user
+
+    async def update(self, user_id: str, changes: Changes, *, actor: str | None = None) -> User:
+        """The user as changed. Raises NotFound, InvalidField, EmailTaken, LastAdmin."""
+        wanted = Changes(
+            email=None if changes.email is None else canonical_email(changes.email),
+            password=changes.password,
+            is_admin=changes.is_admin,
+            roles=None if changes.roles is None else checked_roles(changes.roles),
+            disabled=changes.disabled,
+        )
+        email = (await self.get(user_id)).email
+        password_hash = None
+        if wanted.password is not None:
+            self._rules.refuse_unfit(wanted.password, wanted.email or email)
+            password_hash = await self._passwords.hash(wanted.password)
+        edit = Edit(wanted, password_hash)
+        return await self._ledgers.write(lambda ledger: update(ledger, user_id, edit, actor=actor))
+
+    async def delete(self, user_id: str, *, actor: str | None = None) -> None:
+        """The user and all their sessions. Raises NotFound, LastAdmin."""
+        await self.get(user_id)
+        await self._ledgers.write(lambda ledger: delete(ledger, user_id, actor=actor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +179,6 @@ def checked_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
     if not all(_ROLE.fullmatch(role) for role in unique):
         raise InvalidField("A role is 1 to 64 of the characters a-z 0-9 . _ : -")
     return unique
-
-
-def refuse_password_like_email(password: str, email: str) -> None:
-    if fold(password) == email:
-        raise InvalidField("The password must not be the e-mail address.")
 
 
 def _locked(ledger: Ledger, user_id: str) -> User:

@@ -111,7 +111,7 @@ def sqlite_file(url: str) -> Path:
 @asynccontextmanager
 async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts]:
     from gateway.accounts.passwords import Passwords
-    from gateway.accounts.service import Accounts
+    from gateway.accounts.service import Accounts, Lifetimes
     from gateway.identity.tokens import AccessTokens, RefreshTokens
     from gateway.telemetry.audit import AuditTrail, to_log
 
@@ -127,9 +127,11 @@ async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts
             passwords=passwords,
             access=access,
             refresh=RefreshTokens(secret=secrets.token_bytes(48), issuer="", leeway=tokens.leeway),
-            refresh_ttl=tokens.refresh.ttl,
-            session_max=tokens.session_max,
-            reuse_grace=tokens.refresh.reuse_grace,
+            lifetimes=Lifetimes(
+                refresh_ttl=tokens.refresh.ttl,
+                session_max=tokens.session_max,
+                reuse_grace=tokens.refresh.reuse_grace,
+            ),
             access_life=tokens.access.ttl + tokens.leeway,
             password_min_length=loaded.accounts.password.min_length,
             on_cut=lambda cut: None,  # a running gateway learns of it from the database

@@ -64,7 +64,7 @@ def add(
     password = _new_password(from_stdin=password_stdin)
     made = with_accounts(
         config,
-        lambda accounts: accounts.create_user(who, password, is_admin=admin, roles=roles, actor=actor()),
+        lambda accounts: accounts.users.create(who, password, is_admin=admin, roles=roles, actor=actor()),
     )
     _report("added", made, output)
 
@@ -200,7 +200,7 @@ def delete(who: str, yes: bool, config: Path) -> None:
 
     async def remove(accounts: Accounts) -> User:
         user = await _find(accounts, who)
-        await accounts.delete_user(user.id, actor=actor())
+        await accounts.users.delete(user.id, actor=actor())
         return user
 
     _report("deleted", with_accounts(config, remove), "text")
@@ -209,20 +209,20 @@ def delete(who: str, yes: bool, config: Path) -> None:
 def _change(who: str, changes: Changes, verb: str, config: Path, output: str) -> None:
     async def change(accounts: Accounts) -> User:
         user = await _find(accounts, who)
-        return await accounts.update_user(user.id, changes, actor=actor())
+        return await accounts.users.update(user.id, changes, actor=actor())
 
     _report(verb, with_accounts(config, change), output)
 
 
 async def _find(accounts: Accounts, who: str) -> User:
-    return await (accounts.find_user(who) if "@" in who else accounts.get_user(who))
+    return await (accounts.users.find(who) if "@" in who else accounts.users.get(who))
 
 
 async def _all(accounts: Accounts, query: str) -> list[User]:
-    page = await accounts.list_users(query=query, limit=PAGE)
+    page = await accounts.users.list(query=query, limit=PAGE)
     found = list(page.items)
     while page.next_cursor is not None:
-        page = await accounts.list_users(query=query, limit=PAGE, cursor=page.next_cursor)
+        page = await accounts.users.list(query=query, limit=PAGE, cursor=page.next_cursor)
         found += page.items
     return found
 

@@ -97,7 +97,9 @@ class Auth:
     async def log_in(self, request: Request) -> Response:
         sent = await read_fields(request, {"email": text, "password": text})
         await self._count_login(request, sent["email"])
-        logged_in = await self._accounts.log_in(sent["email"], sent["password"], self._client(request))
+        logged_in = await self._accounts.sessions.log_in(
+            sent["email"], sent["password"], self._client(request)
+        )
         await self._attempts.login_succeeded(sent["email"], self._address_of(request.scope))
         seen(request.scope).user = logged_in.user.id
         return json_answer({**tokens(logged_in), "user": person(logged_in.user)})
@@ -105,12 +107,12 @@ class Auth:
     async def refresh(self, request: Request) -> Response:
         sent = await read_fields(request, {"refreshToken": text})
         await self._attempts.refresh(self._address_of(request.scope))
-        fresh = await self._accounts.refresh(sent["refreshToken"], self._client(request))
+        fresh = await self._accounts.sessions.refresh(sent["refreshToken"], self._client(request))
         return json_answer(tokens(fresh))
 
     async def log_out(self, request: Request) -> Response:
         sent = await read_fields(request, {"refreshToken": text})
-        await self._accounts.log_out(sent["refreshToken"], self._client(request))
+        await self._accounts.sessions.log_out(sent["refreshToken"], self._client(request))
         return no_content()
 
     async def me(self, request: Request) -> Response:
@@ -122,7 +124,7 @@ class Auth:
         sent = await read_fields(request, {"currentPassword": text, "newPassword": text})
         await self._attempts.password(principal, self._address_of(request.scope))
         try:
-            await self._accounts.change_password(principal, sent["currentPassword"], sent["newPassword"])
+            await self._accounts.own.change_password(principal, sent["currentPassword"], sent["newPassword"])
         except InvalidCredentials:
             # Not a 401: the caller is logged in, and clients answer a 401 by refreshing or logging out.
             raise InvalidField("currentPassword: this is not your current password.") from None

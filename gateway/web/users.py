@@ -32,14 +32,14 @@ class Users:
     async def list(self, request: Request) -> Response:
         await self._visitors.admin(request)
         asked = read_query(request, {"query": text, "limit": whole_number(1, LARGEST_PAGE), "cursor": text})
-        return json_answer(accounts_page(await self._accounts.list_users(**{"limit": PAGE_SIZE, **asked})))
+        return json_answer(accounts_page(await self._accounts.users.list(**{"limit": PAGE_SIZE, **asked})))
 
     async def create(self, request: Request) -> Response:
         admin = await self._visitors.admin(request)
         sent = await read_fields(
             request, required={"email": text, "password": text}, optional={"isAdmin": flag, "roles": texts}
         )
-        user = await self._accounts.create_user(
+        user = await self._accounts.users.create(
             sent["email"],
             sent["password"],
             is_admin=sent.get("isAdmin", False),
@@ -53,7 +53,7 @@ class Users:
     async def get(self, request: Request) -> Response:
         await self._visitors.admin(request)
         read_query(request)
-        return json_answer(account(await self._accounts.get_user(request.path_params["id"])))
+        return json_answer(account(await self._accounts.users.get(request.path_params["id"])))
 
     async def update(self, request: Request) -> Response:
         admin = await self._visitors.admin(request)
@@ -64,11 +64,11 @@ class Users:
         if not sent:
             raise InvalidField("Send at least one of email, password, isAdmin, roles, disabled.")
         changes = Changes(**{_NAMES.get(name, name): value for name, value in sent.items()})
-        user = await self._accounts.update_user(request.path_params["id"], changes, actor=admin.id)
+        user = await self._accounts.users.update(request.path_params["id"], changes, actor=admin.id)
         return json_answer(account(user))
 
     async def delete(self, request: Request) -> Response:
         admin = await self._visitors.admin(request)
         read_query(request)
-        await self._accounts.delete_user(request.path_params["id"], actor=admin.id)
+        await self._accounts.users.delete(request.path_params["id"], actor=admin.id)
         return no_content()

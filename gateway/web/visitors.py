@@ -46,7 +46,7 @@ class Visitors:
         """The same person as the database knows them now."""
         principal = self.principal(request)
         try:
-            user = await self._accounts.get_user(principal.id)
+            user = await self._accounts.users.get(principal.id)
         except NotFound:
             raise InvalidToken from None
         if user.disabled or user.version > principal.version:

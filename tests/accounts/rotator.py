@@ -28,7 +28,7 @@ async def _answer(url: str, pipe: Connection) -> None:
     pipe.send("ready")
     while (token := pipe.recv()) is not None:
         try:
-            pipe.send((await world.accounts.refresh(token, HOME)).refresh_token)
+            pipe.send((await world.accounts.sessions.refresh(token, HOME)).refresh_token)
         except InvalidRefreshToken:
             pipe.send(None)
     await world.close()
@@ -39,4 +39,4 @@ async def _run_on(url: str, token: str, pipe: Connection) -> None:
     await world.database.ping()
     while os.getppid() != 1:
         pipe.send(token)
-        token = (await world.accounts.refresh(token, HOME)).refresh_token
+        token = (await world.accounts.sessions.refresh(token, HOME)).refresh_token

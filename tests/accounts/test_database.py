@@ -93,7 +93,7 @@ async def test_a_transaction_is_whole(world: World) -> None:
 
     with pytest.raises(LookupError):
         await world.database.write(half)
-    assert await world.accounts.get_user(ann.id) == ann
+    assert await world.accounts.users.get(ann.id) == ann
 
 
 async def test_a_cursor_never_leaves_its_thread(url: str) -> None:
@@ -214,10 +214,10 @@ async def test_a_locked_file_is_waited_for_then_504(sqlite: str, clock: Clock) -
         with closing(sqlite3.connect(path_of(sqlite), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(GatewayTimeout):
-                await world.accounts.refresh(session.refresh_token, HOME)
-            assert len((await world.accounts.list_users()).items) == 1  # readers don't wait
+                await world.accounts.sessions.refresh(session.refresh_token, HOME)
+            assert len((await world.accounts.users.list()).items) == 1  # readers don't wait
             other.execute("ROLLBACK")
-        await world.accounts.refresh(session.refresh_token, HOME)
+        await world.accounts.sessions.refresh(session.refresh_token, HOME)
         await world.passwords.close()
 
 
@@ -236,8 +236,8 @@ async def test_a_full_disk_loses_no_session(sqlite: str, clock: Clock) -> None:
         outcomes = [await asyncio.gather(world.log_in(), return_exceptions=True) for _ in range(40)]
         assert isinstance(outcomes[-1][0], Unavailable)
         await database.write(execute("PRAGMA max_page_count = 1000000"))
-        await world.accounts.refresh(session.refresh_token, HOME)
-        assert await world.accounts.get_user(ann.id) == ann
+        await world.accounts.sessions.refresh(session.refresh_token, HOME)
+        assert await world.accounts.users.get(ann.id) == ann
         await world.passwords.close()
 
 
@@ -248,7 +248,7 @@ async def test_a_file_that_can_not_be_written_is_503(sqlite: str, clock: Clock) 
         session = await world.log_in()
         await database.write(execute("PRAGMA query_only = ON"))
         with pytest.raises(Unavailable):
-            await world.accounts.refresh(session.refresh_token, HOME)
+            await world.accounts.sessions.refresh(session.refresh_token, HOME)
         await world.passwords.close()
 
 
@@ -269,12 +269,12 @@ async def test_two_processes_may_share_the_file(sqlite: str, clock: Clock) -> No
     await feed.load()
     ann = await one.ann()
     session = await one.log_in()
-    await two.accounts.delete_user(ann.id)
+    await two.accounts.users.delete(ann.id)
     assert one.holds(session.access_token)
     await feed.poll()
     assert not one.holds(session.access_token)
     with pytest.raises(InvalidRefreshToken):
-        await one.accounts.refresh(session.refresh_token, HOME)
+        await one.accounts.sessions.refresh(session.refresh_token, HOME)
     await one.close()
     await two.close()
 
@@ -297,13 +297,13 @@ async def test_postgres_gone_and_back_needs_no_restart(clock: Clock) -> None:
             with pytest.raises(Unavailable):
                 await world.database.ping()
             with pytest.raises(Unavailable):
-                await world.accounts.refresh(session.refresh_token, HOME)
+                await world.accounts.sessions.refresh(session.refresh_token, HOME)
             with pytest.raises(Unavailable):
                 await world.log_in()
         await feed.poll()
         assert not feed.healthy
         server.start()
-        await world.accounts.refresh(session.refresh_token, HOME)
+        await world.accounts.sessions.refresh(session.refresh_token, HOME)
         await feed.poll()
         assert feed.healthy
         await world.close()

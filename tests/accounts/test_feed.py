@@ -33,16 +33,16 @@ async def test_every_kind_of_end_reaches_the_other_process(world: World, other: 
     assert feed.healthy
     ann = await world.ann()
     first, second, third = [await world.log_in() for _ in range(3)]
-    await world.accounts.log_out(first.refresh_token)
+    await world.accounts.sessions.log_out(first.refresh_token)
     await feed.poll()
     assert [other.holds(s.access_token) for s in (first, second, third)] == [False, True, True]
-    await world.accounts.change_password(world.principal(second.access_token), PASSWORD, "x" * 12)
+    await world.accounts.own.change_password(world.principal(second.access_token), PASSWORD, "x" * 12)
     await feed.poll()
     assert [other.holds(s.access_token) for s in (second, third)] == [True, False]
-    await world.accounts.update_user(ann.id, Changes(roles=("a",)))
+    await world.accounts.users.update(ann.id, Changes(roles=("a",)))
     await feed.poll()
     assert not other.holds(second.access_token)
-    assert other.holds((await world.accounts.refresh(second.refresh_token, HOME)).access_token)
+    assert other.holds((await world.accounts.sessions.refresh(second.refresh_token, HOME)).access_token)
 
 
 async def test_a_process_that_starts_later_knows_what_still_matters(
@@ -50,9 +50,9 @@ async def test_a_process_that_starts_later_knows_what_still_matters(
 ) -> None:
     await world.ann()
     old, session = await world.log_in(), await world.log_in()
-    await world.accounts.log_out(old.refresh_token)
+    await world.accounts.sessions.log_out(old.refresh_token)
     clock.advance(ACCESS_TTL + LEEWAY + 61)
-    await world.accounts.log_out(session.refresh_token)
+    await world.accounts.sessions.log_out(session.refresh_token)
     await Feed(other.database, other.cutoffs.apply).load()
     assert len(other.cutoffs) == 1
     assert not other.cutoffs.cuts(world.principal((await world.log_in()).access_token))
@@ -67,7 +67,7 @@ async def test_a_commit_that_comes_late_is_seen(world: World, other: World, cloc
         clock.advance(1)
         await feed.poll()
     clock.advance(-9)  # a transaction that began before the last polls
-    await world.accounts.log_out(session.refresh_token)
+    await world.accounts.sessions.log_out(session.refresh_token)
     clock.advance(10)
     await feed.poll()
     assert not other.holds(session.access_token)
@@ -82,7 +82,7 @@ async def test_a_clock_that_is_set_back_delays_for_a_minute_at_most(
     clock.advance(500)
     await feed.load()
     clock.advance(-500)
-    await world.accounts.log_out(session.refresh_token)
+    await world.accounts.sessions.log_out(session.refresh_token)
     for _ in range(subject.FULL_LOAD_EVERY):
         await feed.poll()
     assert not other.holds(session.access_token)
@@ -92,7 +92,7 @@ async def test_most_polls_read_only_what_is_new(world: World, clock: Clock) -> N
     seen: list[Cut] = []
     feed = Feed(world.database, seen.append)
     await world.ann()
-    await world.accounts.log_out((await world.log_in()).refresh_token)
+    await world.accounts.sessions.log_out((await world.log_in()).refresh_token)
     await feed.load()
     assert len(seen) == 1
     clock.advance(subject.OVERLAP_S + 1)
@@ -125,7 +125,7 @@ async def test_an_absent_database_is_unhealthy_and_asked_again(
         await feed.poll()
     assert not feed.healthy
     assert caplog.text.count("cut-offs can't be read") == 1
-    await world.accounts.log_out(session.refresh_token)
+    await world.accounts.sessions.log_out(session.refresh_token)
     await feed.poll()
     assert feed.healthy
 
@@ -137,7 +137,7 @@ async def test_a_defect_does_not_end_the_feed(world: World, caplog: pytest.LogCa
     feed = Feed(world.database, broken)
     await feed.load()
     await world.ann()
-    await world.accounts.log_out((await world.log_in()).refresh_token)
+    await world.accounts.sessions.log_out((await world.log_in()).refresh_token)
     await feed.poll()
     assert not feed.healthy
     assert "LookupError" in caplog.text
@@ -165,7 +165,7 @@ async def test_what_is_long_dead_is_pruned(
     ann = await world.ann()
     for _ in range(3):
         session = await world.log_in()
-    await world.accounts.log_out(session.refresh_token)
+    await world.accounts.sessions.log_out(session.refresh_token)
     feed = Feed(world.database, world.cutoffs.apply)
     await feed.prune()
     assert len(await world.rows(ann.id)) == 3
@@ -178,4 +178,4 @@ async def test_what_is_long_dead_is_pruned(
     assert len(await world.rows(ann.id)) == 1
     count = text("SELECT count(*) FROM cutoffs")
     assert await world.database.read(lambda c: c.execute(count).scalar_one()) == 0
-    await world.accounts.refresh(living.refresh_token, HOME)
+    await world.accounts.sessions.refresh(living.refresh_token, HOME)

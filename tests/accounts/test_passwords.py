@@ -138,9 +138,9 @@ def test_a_long_password_is_not_even_digested() -> None:
 @pytest.mark.anyio
 async def test_a_login_does_the_same_work_whoever_it_names(world: World, rounds: list[int]) -> None:
     ann = await world.ann()
-    off = await world.accounts.create_user("off@example.com", PASSWORD)
-    old = await world.accounts.create_user("old@example.com", PASSWORD)
-    await world.accounts.update_user(off.id, Changes(disabled=True))
+    off = await world.accounts.users.create("off@example.com", PASSWORD)
+    old = await world.accounts.users.create("old@example.com", PASSWORD)
+    await world.accounts.users.update(off.id, Changes(disabled=True))
     await set_hash(world, off.id, plain(PASSWORD.encode(), 4))
     await set_hash(world, old.id, "$2b$malformed")
     for email, password in [
@@ -168,7 +168,7 @@ async def test_a_login_brings_an_outdated_hash_up_to_date(world: World, foreign:
     assert (await get_hash(world, ann.id)).startswith("$gw1$2b$04$")
     await world.log_in()
     assert world.holds(session.access_token)
-    assert (await world.accounts.get_user(ann.id)).version == ann.version
+    assert (await world.accounts.users.get(ann.id)).version == ann.version
 
 
 @pytest.mark.anyio
@@ -196,7 +196,9 @@ async def test_a_login_gives_up_when_the_hash_never_rests(
     with pytest.raises(Unavailable):
         await world.log_in()
     with pytest.raises(Unavailable):
-        await world.accounts.change_password(world.principal(session.access_token), PASSWORD, NEW_PASSWORD)
+        await world.accounts.own.change_password(
+            world.principal(session.access_token), PASSWORD, NEW_PASSWORD
+        )
 
 
 @pytest.mark.anyio
@@ -208,7 +210,7 @@ async def test_a_user_may_vanish_while_the_password_is_compared(
 
     async def deleted_meanwhile(password: str, stored: str | None) -> Verified:
         found = await compare(password, stored)
-        await world.accounts.delete_user(ann.id)
+        await world.accounts.users.delete(ann.id)
         return found
 
     monkeypatch.setattr(world.passwords, "verify", deleted_meanwhile)

@@ -55,7 +55,7 @@ async def test_threads(world: World, url: str, clock: Clock) -> None:
     token = (await world.log_in()).refresh_token
     other = World(Database(url, clock=clock), clock)
     for generation in range(1, ROUNDS + 1):
-        won = await asyncio.gather(*(w.accounts.refresh(token, HOME) for w in (world, other)))
+        won = await asyncio.gather(*(w.accounts.sessions.refresh(token, HOME) for w in (world, other)))
         [token] = {tokens.refresh_token for tokens in won}
         assert world.refresh_tokens.verify(token).generation == generation
         clock.advance(GRACE + 1)
@@ -67,7 +67,7 @@ async def test_threads(world: World, url: str, clock: Clock) -> None:
 async def test_many_at_once(world: World) -> None:
     ann = await world.ann()
     token = (await world.log_in()).refresh_token
-    won = await asyncio.gather(*(world.accounts.refresh(token, HOME) for _ in range(40)))
+    won = await asyncio.gather(*(world.accounts.sessions.refresh(token, HOME) for _ in range(40)))
     assert len({tokens.refresh_token for tokens in won}) == 1
     [row] = await world.rows(ann.id)
     assert (row.generation, row.revoked_at) == (1, None)
@@ -76,10 +76,11 @@ async def test_many_at_once(world: World) -> None:
 async def test_reuse_racing_the_honest_client_kills_the_session_once(world: World, clock: Clock) -> None:
     ann = await world.ann()
     stolen = (await world.log_in()).refresh_token
-    current = (await world.accounts.refresh(stolen, HOME)).refresh_token
+    current = (await world.accounts.sessions.refresh(stolen, HOME)).refresh_token
     clock.advance(GRACE + 1)
     await asyncio.gather(
-        *(world.accounts.refresh(token, HOME) for token in (stolen, current) * 5), return_exceptions=True
+        *(world.accounts.sessions.refresh(token, HOME) for token in (stolen, current) * 5),
+        return_exceptions=True,
     )
     assert world.names().count("RefreshReused") == 1
     [row] = await world.rows(ann.id)
@@ -91,9 +92,9 @@ async def test_a_logout_racing_refreshes_wins(world: World) -> None:
     for _ in range(20):
         token = (await world.log_in()).refresh_token
         await asyncio.gather(
-            world.accounts.refresh(token, HOME),
-            world.accounts.log_out(token),
-            world.accounts.refresh(token, HOME),
+            world.accounts.sessions.refresh(token, HOME),
+            world.accounts.sessions.log_out(token),
+            world.accounts.sessions.refresh(token, HOME),
             return_exceptions=True,
         )
     assert all(row.revoked_reason == "logout" for row in await world.rows(ann.id))
@@ -140,15 +141,15 @@ async def test_a_process_killed_while_rotating_loses_no_session(url: str) -> Non
                 except EOFError:
                     break
         before = token
-        token = (await world.accounts.refresh(token, HOME)).refresh_token
+        token = (await world.accounts.sessions.refresh(token, HOME)).refresh_token
         generation = world.refresh_tokens.verify(token).generation
         assert generation > rotations, seed
         rotations = generation
-        again = (await world.accounts.refresh(before, HOME)).refresh_token
+        again = (await world.accounts.sessions.refresh(before, HOME)).refresh_token
         assert again == token, seed
     [row] = await world.rows(ann.id)
     assert (row.generation, row.revoked_at) == (rotations, None), seed
-    await world.accounts.log_out(token)
+    await world.accounts.sessions.log_out(token)
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(token, HOME)
+        await world.accounts.sessions.refresh(token, HOME)
     await world.close()

@@ -1,6 +1,6 @@
 """Rotation as a state machine: whatever clients, thieves, admins and the clock do, the model agrees.
 
-The model is the theory at the top of `gateway/accounts/service.py`, said once more
+The model is the theory at the top of `gateway/accounts/rotation.py`, said once more
 in a few lines that share no code with it.
 """
 
@@ -65,7 +65,7 @@ class Rotation(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.email = f"user{next(_numbers)}@example.com"
-        self.user: User = self.run(self.world.accounts.create_user(self.email, PASSWORD))
+        self.user: User = self.run(self.world.accounts.users.create(self.email, PASSWORD))
         self.known: list[Login] = []
 
     def run(self, work: Awaitable[Any]) -> Any:
@@ -76,7 +76,7 @@ class Rotation(RuleBasedStateMachine):
 
     def expect_refused(self, token: str) -> None:
         with pytest.raises(InvalidRefreshToken):
-            self.run(self.world.accounts.refresh(token, HOME))
+            self.run(self.world.accounts.sessions.refresh(token, HOME))
 
     @initialize(target=logins)
     def a_session_of_some_age(self) -> Login:
@@ -112,7 +112,9 @@ class Rotation(RuleBasedStateMachine):
     def refresh_now(self, login: Login, client: Any, tabs: int) -> None:
         spent = login.tokens[-1]
         all_got = self.run(
-            asyncio.wait_for(_all(self.world.accounts.refresh(spent, client) for _ in range(tabs)), 30)
+            asyncio.wait_for(
+                _all(self.world.accounts.sessions.refresh(spent, client) for _ in range(tabs)), 30
+            )
         )
         [successor] = {got.refresh_token for got in all_got}
         assert successor not in login.tokens
@@ -127,7 +129,7 @@ class Rotation(RuleBasedStateMachine):
             return
         before = login.tokens[-2]
         if self.alive(login) and self.clock.now - login.rotated <= GRACE:
-            got = self.run(self.world.accounts.refresh(before, client))
+            got = self.run(self.world.accounts.sessions.refresh(before, client))
             assert got.refresh_token == login.tokens[-1]
             login.access.append((got.access_token, self.user.version))
         else:
@@ -144,7 +146,7 @@ class Rotation(RuleBasedStateMachine):
 
     @rule(login=logins, data=st.data())
     def log_out(self, login: Login, data: st.DataObject) -> None:
-        self.run(self.world.accounts.log_out(data.draw(st.sampled_from(login.tokens))))
+        self.run(self.world.accounts.sessions.log_out(data.draw(st.sampled_from(login.tokens))))
         login.ended = True
 
     @rule(login=consumes(logins))
@@ -160,23 +162,23 @@ class Rotation(RuleBasedStateMachine):
         if disabled and not self.user.disabled:
             for login in self.known:
                 login.ended = login.ended or self.clock.now < login.expires
-        self.user = self.run(self.world.accounts.update_user(self.user.id, Changes(disabled=disabled)))
+        self.user = self.run(self.world.accounts.users.update(self.user.id, Changes(disabled=disabled)))
 
     @rule(roles=st.sampled_from([(), ("a",), ("a", "b")]))
     def change_roles(self, roles: tuple[str, ...]) -> None:
-        self.user = self.run(self.world.accounts.update_user(self.user.id, Changes(roles=roles)))
+        self.user = self.run(self.world.accounts.users.update(self.user.id, Changes(roles=roles)))
 
     @rule(login=logins)
     def change_the_password(self, login: Login) -> None:
         if not self.alive(login):
             return
-        got = self.run(self.world.accounts.refresh(login.tokens[-1], HOME))
+        got = self.run(self.world.accounts.sessions.refresh(login.tokens[-1], HOME))
         login.tokens.append(got.refresh_token)
         login.rotated = self.clock.now
         login.expires = min(int(self.clock.now) + REFRESH_TTL, login.ends)
         login.access.append((got.access_token, self.user.version))
         me = self.world.principal(got.access_token)
-        self.run(self.world.accounts.change_password(me, PASSWORD, PASSWORD))
+        self.run(self.world.accounts.own.change_password(me, PASSWORD, PASSWORD))
         for other in self.known:
             other.ended = other.ended or other is not login
 

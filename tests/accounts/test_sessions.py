@@ -63,8 +63,8 @@ async def test_a_login_opens_a_session_and_says_who_it_is(world: World) -> None:
 )
 async def test_every_failed_login_is_the_same(world: World, email: str, password: str) -> None:
     await world.ann()
-    off = await world.accounts.create_user("off@example.com", PASSWORD)
-    await world.accounts.update_user(off.id, Changes(disabled=True))
+    off = await world.accounts.users.create("off@example.com", PASSWORD)
+    await world.accounts.users.update(off.id, Changes(disabled=True))
     world.events.clear()
     with pytest.raises(InvalidCredentials) as failure:
         await world.log_in(email, password)
@@ -84,8 +84,8 @@ async def test_a_refresh_gives_two_new_tokens_and_reads_the_user_again(world: Wo
     ann = await world.ann()
     session = await world.log_in()
     clock.advance(60)
-    await world.accounts.update_user(ann.id, Changes(roles=("auditor",), email="Ann@New.example"))
-    fresh = await world.accounts.refresh(session.refresh_token, ELSEWHERE)
+    await world.accounts.users.update(ann.id, Changes(roles=("auditor",), email="Ann@New.example"))
+    fresh = await world.accounts.sessions.refresh(session.refresh_token, ELSEWHERE)
     principal = world.principal(fresh.access_token)
     assert (principal.roles, principal.email, principal.version) == (("auditor",), "ann@new.example", 2)
     assert principal.session == world.principal(session.access_token).session
@@ -98,20 +98,20 @@ async def test_a_refresh_gives_two_new_tokens_and_reads_the_user_again(world: Wo
 async def test_two_tabs_within_the_grace_get_the_same_successor(world: World, clock: Clock) -> None:
     await world.ann()
     session = await world.log_in()
-    first = await world.accounts.refresh(session.refresh_token, HOME)
+    first = await world.accounts.sessions.refresh(session.refresh_token, HOME)
     clock.advance(GRACE)
-    second = await world.accounts.refresh(session.refresh_token, HOME)
+    second = await world.accounts.sessions.refresh(session.refresh_token, HOME)
     assert second.refresh_token == first.refresh_token
     assert world.holds(second.access_token)
     assert "GraceHit" not in world.names()
-    await world.accounts.refresh(first.refresh_token, HOME)
+    await world.accounts.sessions.refresh(first.refresh_token, HOME)
 
 
 async def test_a_grace_hit_from_elsewhere_is_audited(world: World) -> None:
     await world.ann()
     session = await world.log_in()
-    first = await world.accounts.refresh(session.refresh_token, HOME)
-    second = await world.accounts.refresh(session.refresh_token, ELSEWHERE)
+    first = await world.accounts.sessions.refresh(session.refresh_token, HOME)
+    second = await world.accounts.sessions.refresh(session.refresh_token, ELSEWHERE)
     assert second.refresh_token == first.refresh_token
     assert world.names()[-1] == "GraceHit"
     assert world.events[-1].address == ELSEWHERE.address
@@ -120,25 +120,25 @@ async def test_a_grace_hit_from_elsewhere_is_audited(world: World) -> None:
 async def test_a_stolen_token_ends_the_session_for_both(world: World, clock: Clock) -> None:
     await world.ann()
     session = await world.log_in()
-    fresh = await world.accounts.refresh(session.refresh_token, HOME)
+    fresh = await world.accounts.sessions.refresh(session.refresh_token, HOME)
     clock.advance(GRACE + 0.5)
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(session.refresh_token, ELSEWHERE)
+        await world.accounts.sessions.refresh(session.refresh_token, ELSEWHERE)
     assert world.names()[-1] == "RefreshReused"
     assert not world.holds(fresh.access_token)
     assert not world.holds(session.access_token)
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(fresh.refresh_token, HOME)
+        await world.accounts.sessions.refresh(fresh.refresh_token, HOME)
     await world.log_in()
 
 
 async def test_the_grace_is_for_the_last_generation_only(world: World) -> None:
     ann = await world.ann()
     session = await world.log_in()
-    first = await world.accounts.refresh(session.refresh_token, HOME)
-    second = await world.accounts.refresh(first.refresh_token, HOME)
+    first = await world.accounts.sessions.refresh(session.refresh_token, HOME)
+    second = await world.accounts.sessions.refresh(first.refresh_token, HOME)
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(session.refresh_token, HOME)
+        await world.accounts.sessions.refresh(session.refresh_token, HOME)
     assert not world.holds(second.access_token)
     [row] = await world.rows(ann.id)
     assert row.revoked_reason == "reuse"
@@ -152,7 +152,7 @@ async def test_a_user_who_is_disabled_while_the_swap_happens_gets_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "account", lambda *_: None)
         with pytest.raises(InvalidRefreshToken):
-            await world.accounts.refresh(session.refresh_token, HOME)
+            await world.accounts.sessions.refresh(session.refresh_token, HOME)
     [row] = await world.rows(ann.id)
     assert row.generation == 0  # undone
 
@@ -162,11 +162,11 @@ async def test_who_comes_second_to_end_a_session_does_not_report_it(
 ) -> None:
     await world.ann()
     session = await world.log_in()
-    await world.accounts.refresh(session.refresh_token, HOME)
+    await world.accounts.sessions.refresh(session.refresh_token, HOME)
     clock.advance(GRACE + 1)
     monkeypatch.setattr(Store, "end_session", lambda *_, **__: False)
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(session.refresh_token, HOME)
+        await world.accounts.sessions.refresh(session.refresh_token, HOME)
     assert "RefreshReused" not in world.names()
 
 
@@ -183,13 +183,13 @@ async def test_a_signed_token_of_an_unknown_generation_is_refused_and_harms_noth
             expires_at=claims.expires_at,
         )
         with pytest.raises(InvalidRefreshToken):
-            await world.accounts.refresh(future, HOME)
-    await world.accounts.refresh(session.refresh_token, HOME)
+            await world.accounts.sessions.refresh(future, HOME)
+    await world.accounts.sessions.refresh(session.refresh_token, HOME)
 
 
 async def test_a_signed_token_of_someone_elses_session_is_refused(world: World) -> None:
     await world.ann()
-    bob = await world.accounts.create_user("bob@example.com", PASSWORD)
+    bob = await world.accounts.users.create("bob@example.com", PASSWORD)
     claims = world.refresh_tokens.verify((await world.log_in()).refresh_token)
     for session in (claims.session, "no-such-session", "x" * 255):
         crossed = world.refresh_tokens.issue(
@@ -200,24 +200,24 @@ async def test_a_signed_token_of_someone_elses_session_is_refused(world: World) 
             expires_at=claims.expires_at,
         )
         with pytest.raises(InvalidRefreshToken):
-            await world.accounts.refresh(crossed, HOME)
-        await world.accounts.log_out(crossed)
+            await world.accounts.sessions.refresh(crossed, HOME)
+        await world.accounts.sessions.log_out(crossed)
     assert len(world.cutoffs) == 0
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "\ud800", "é" * 10, "." * 9000])
 async def test_what_is_no_refresh_token_is_refused(world: World, token: str) -> None:
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(token, HOME)
+        await world.accounts.sessions.refresh(token, HOME)
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.log_out(token)
+        await world.accounts.sessions.log_out(token)
 
 
 async def test_an_access_token_is_no_refresh_token(world: World) -> None:
     await world.ann()
     session = await world.log_in()
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(session.access_token, HOME)
+        await world.accounts.sessions.refresh(session.access_token, HOME)
 
 
 async def test_a_refresh_token_expires(world: World, clock: Clock) -> None:
@@ -225,7 +225,7 @@ async def test_a_refresh_token_expires(world: World, clock: Clock) -> None:
     session = await world.log_in()
     clock.advance(REFRESH_TTL)  # within the leeway for tokens, but the database's clock has no skew to itself
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(session.refresh_token, HOME)
+        await world.accounts.sessions.refresh(session.refresh_token, HOME)
     await world.log_in()
 
 
@@ -235,71 +235,71 @@ async def test_a_session_has_a_fixed_end_however_often_it_is_refreshed(world: Wo
     token = (await world.log_in()).refresh_token
     while clock.now + REFRESH_TTL - 1 < began + SESSION_MAX:
         clock.advance(REFRESH_TTL - 1)
-        token = (await world.accounts.refresh(token, HOME)).refresh_token
+        token = (await world.accounts.sessions.refresh(token, HOME)).refresh_token
     assert world.refresh_tokens.verify(token).expires_at == began + SESSION_MAX
     clock.now = began + SESSION_MAX - 1
-    token = (await world.accounts.refresh(token, HOME)).refresh_token
+    token = (await world.accounts.sessions.refresh(token, HOME)).refresh_token
     clock.advance(1)
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(token, HOME)
+        await world.accounts.sessions.refresh(token, HOME)
 
 
 async def test_a_logout_ends_the_session_and_its_access_tokens(world: World) -> None:
     await world.ann()
     session, other = await world.log_in(), await world.log_in()
-    await world.accounts.log_out(session.refresh_token, HOME)
+    await world.accounts.sessions.log_out(session.refresh_token, HOME)
     assert not world.holds(session.access_token)
     assert world.holds(other.access_token)
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(session.refresh_token, HOME)
+        await world.accounts.sessions.refresh(session.refresh_token, HOME)
     assert world.names()[-1] == "LoggedOut"
-    await world.accounts.log_out(session.refresh_token, HOME)
+    await world.accounts.sessions.log_out(session.refresh_token, HOME)
     assert world.names().count("LoggedOut") == 1
 
 
 async def test_a_spent_or_expired_refresh_token_logs_out_too(world: World, clock: Clock) -> None:
     await world.ann()
     spent = await world.log_in()
-    fresh = await world.accounts.refresh(spent.refresh_token, HOME)
-    await world.accounts.log_out(spent.refresh_token)
+    fresh = await world.accounts.sessions.refresh(spent.refresh_token, HOME)
+    await world.accounts.sessions.log_out(spent.refresh_token)
     assert not world.holds(fresh.access_token)
     expired = await world.log_in()
     clock.advance(2 * SESSION_MAX)
-    await world.accounts.log_out(expired.refresh_token)
+    await world.accounts.sessions.log_out(expired.refresh_token)
 
 
 async def test_a_disabled_or_deleted_user_can_not_refresh(world: World) -> None:
     ann = await world.ann()
     session = await world.log_in()
-    await world.accounts.update_user(ann.id, Changes(disabled=True))
+    await world.accounts.users.update(ann.id, Changes(disabled=True))
     assert not world.holds(session.access_token)
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(session.refresh_token, HOME)
-    await world.accounts.update_user(ann.id, Changes(disabled=False))
+        await world.accounts.sessions.refresh(session.refresh_token, HOME)
+    await world.accounts.users.update(ann.id, Changes(disabled=False))
     with pytest.raises(InvalidRefreshToken):  # the session does not come back to life
-        await world.accounts.refresh(session.refresh_token, HOME)
+        await world.accounts.sessions.refresh(session.refresh_token, HOME)
     again = await world.log_in()
-    await world.accounts.delete_user(ann.id)
+    await world.accounts.users.delete(ann.id)
     assert not world.holds(again.access_token)
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(again.refresh_token, HOME)
-    await world.accounts.log_out(again.refresh_token)
+        await world.accounts.sessions.refresh(again.refresh_token, HOME)
+    await world.accounts.sessions.log_out(again.refresh_token)
 
 
 async def test_a_changed_password_ends_every_other_session(world: World) -> None:
     ann = await world.ann()
     mine, other, third = [await world.log_in() for _ in range(3)]
-    await world.accounts.change_password(world.principal(mine.access_token), PASSWORD, NEW_PASSWORD)
+    await world.accounts.own.change_password(world.principal(mine.access_token), PASSWORD, NEW_PASSWORD)
     assert world.holds(mine.access_token)
     assert not world.holds(other.access_token)
     assert not world.holds(third.access_token)
-    await world.accounts.refresh(mine.refresh_token, HOME)
+    await world.accounts.sessions.refresh(mine.refresh_token, HOME)
     with pytest.raises(InvalidRefreshToken):
-        await world.accounts.refresh(other.refresh_token, HOME)
+        await world.accounts.sessions.refresh(other.refresh_token, HOME)
     with pytest.raises(InvalidCredentials):
         await world.log_in()
     await world.log_in(password=NEW_PASSWORD)
-    assert (await world.accounts.get_user(ann.id)).version == ann.version
+    assert (await world.accounts.users.get(ann.id)).version == ann.version
     assert "PasswordChanged" in world.names()
 
 
@@ -307,12 +307,12 @@ async def test_a_session_that_just_expired_is_cut_off_too(world: World, clock: C
     await world.ann()
     old = await world.log_in()
     clock.advance(REFRESH_TTL - 10)
-    late = await world.accounts.refresh(old.refresh_token, HOME)
+    late = await world.accounts.sessions.refresh(old.refresh_token, HOME)
     clock.now = world.refresh_tokens.verify(late.refresh_token).expires_at - 5
-    last = await world.accounts.refresh(late.refresh_token, HOME)
+    last = await world.accounts.sessions.refresh(late.refresh_token, HOME)
     await world.database.write(execute(f"UPDATE sessions SET expires_at = {int(clock.now)}"))
     mine = await world.log_in()
-    await world.accounts.change_password(world.principal(mine.access_token), PASSWORD, NEW_PASSWORD)
+    await world.accounts.own.change_password(world.principal(mine.access_token), PASSWORD, NEW_PASSWORD)
     assert not world.holds(last.access_token)
 
 
@@ -321,36 +321,36 @@ async def test_who_can_not_change_a_password(world: World) -> None:
     session, other = await world.log_in(), await world.log_in()
     me = world.principal(session.access_token)
     with pytest.raises(InvalidCredentials):
-        await world.accounts.change_password(me, "wrong", NEW_PASSWORD)
+        await world.accounts.own.change_password(me, "wrong", NEW_PASSWORD)
     for unfit in ("short", "x" * 1025, " ANN@example.com "):
         with pytest.raises(InvalidField):
-            await world.accounts.change_password(me, PASSWORD, unfit)
-    await world.accounts.log_out(session.refresh_token)
+            await world.accounts.own.change_password(me, PASSWORD, unfit)
+    await world.accounts.sessions.log_out(session.refresh_token)
     with pytest.raises(InvalidToken):  # logged out, though another process may not have heard of it yet
-        await world.accounts.change_password(me, PASSWORD, NEW_PASSWORD)
-    await world.accounts.delete_user(ann.id)
+        await world.accounts.own.change_password(me, PASSWORD, NEW_PASSWORD)
+    await world.accounts.users.delete(ann.id)
     with pytest.raises(InvalidCredentials):
-        await world.accounts.change_password(world.principal(other.access_token), PASSWORD, NEW_PASSWORD)
+        await world.accounts.own.change_password(world.principal(other.access_token), PASSWORD, NEW_PASSWORD)
 
 
 async def test_a_login_that_races_a_password_change_does_not_survive_it(world: World) -> None:
     await world.ann()
     mine = await world.log_in()
     logins = [asyncio.create_task(world.log_in()) for _ in range(8)]
-    await world.accounts.change_password(world.principal(mine.access_token), PASSWORD, NEW_PASSWORD)
+    await world.accounts.own.change_password(world.principal(mine.access_token), PASSWORD, NEW_PASSWORD)
     for outcome in await asyncio.gather(*logins, return_exceptions=True):
         if isinstance(outcome, InvalidCredentials):
             continue
         assert not isinstance(outcome, BaseException)
         assert not world.holds(outcome.access_token)
         with pytest.raises(InvalidRefreshToken):
-            await world.accounts.refresh(outcome.refresh_token, HOME)
+            await world.accounts.sessions.refresh(outcome.refresh_token, HOME)
 
 
 async def test_a_cut_off_outlives_every_token_that_it_concerns(world: World, clock: Clock) -> None:
     await world.ann()
     session = await world.log_in()
-    await world.accounts.log_out(session.refresh_token)
+    await world.accounts.sessions.log_out(session.refresh_token)
     clock.advance(ACCESS_TTL + LEEWAY)
     world.cutoffs.forget(clock.now)
     assert len(world.cutoffs) == 1
@@ -362,7 +362,7 @@ async def test_a_cut_off_outlives_every_token_that_it_concerns(world: World, clo
 async def test_a_caller_who_goes_away_changes_nothing(world: World) -> None:
     await world.ann()
     session = await world.log_in()
-    logout = asyncio.create_task(world.accounts.log_out(session.refresh_token))
+    logout = asyncio.create_task(world.accounts.sessions.log_out(session.refresh_token))
     await asyncio.sleep(0)  # it has begun
     logout.cancel()
     with pytest.raises(asyncio.CancelledError):

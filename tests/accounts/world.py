@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from gateway.accounts.database import Database
 from gateway.accounts.passwords import Passwords
-from gateway.accounts.service import Accounts, Client, LoggedIn, User
+from gateway.accounts.service import Accounts, Client, Lifetimes, LoggedIn, User
 from gateway.accounts.tables import sessions
 from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
@@ -70,9 +70,11 @@ class World:
             passwords=self.passwords,
             access=self.access,
             refresh=self.refresh_tokens,
-            refresh_ttl=REFRESH_TTL,
-            session_max=SESSION_MAX,
-            reuse_grace=GRACE,
+            lifetimes=Lifetimes(
+                refresh_ttl=REFRESH_TTL,
+                session_max=SESSION_MAX,
+                reuse_grace=GRACE,
+            ),
             access_life=ACCESS_TTL + LEEWAY,
             on_cut=self.cutoffs.apply,
             audit=self.events.append,
@@ -86,12 +88,12 @@ class World:
     # short words for stories
 
     async def ann(self, **settings: Any) -> User:
-        return await self.accounts.create_user("ann@example.com", PASSWORD, **settings)
+        return await self.accounts.users.create("ann@example.com", PASSWORD, **settings)
 
     async def log_in(
         self, email: str = "ann@example.com", password: str = PASSWORD, client: Client = HOME
     ) -> LoggedIn:
-        return await self.accounts.log_in(email, password, client)
+        return await self.accounts.sessions.log_in(email, password, client)
 
     def holds(self, access_token: str) -> bool:
         """Whether the gateway would let this token in."""

@@ -92,7 +92,7 @@ class House:
 
     async def add(self, email: str, *, is_admin: bool = False, roles: tuple[str, ...] = ()) -> str:
         """A new user's id."""
-        user = await self.gateway.accounts.create_user(email, PASSWORD, is_admin=is_admin, roles=roles)
+        user = await self.gateway.accounts.users.create(email, PASSWORD, is_admin=is_admin, roles=roles)
         return user.id
 
     def events(self) -> list[dict[str, Any]]:

@@ -195,7 +195,7 @@ async def open_yard(
         config, gateway = build_gateway(folder, text, outlet)
         await gateway.start()
         try:
-            await gateway.accounts.create_user(EMAIL, PASSWORD, is_admin=False, roles=())
+            await gateway.accounts.users.create(EMAIL, PASSWORD, is_admin=False, roles=())
             servers = {
                 RUN: run_lane(gateway, config),
                 ASGI: asgi_lane(gateway, "httptools"),

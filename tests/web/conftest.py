@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Scope
 from gateway.accounts import schema
 from gateway.accounts.database import Database
 from gateway.accounts.passwords import Passwords
-from gateway.accounts.service import Accounts, User
+from gateway.accounts.service import Accounts, Lifetimes, User
 from gateway.errors import InvalidToken
 from gateway.http.head import Headers
 from gateway.identity.credentials import find_bearer
@@ -106,9 +106,9 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     async def begin() -> None:
         async with running(path) as world:
             await schema.prepare(world.database)
-            await world.accounts.create_user(ADMIN, PASSWORD, is_admin=True)
+            await world.accounts.users.create(ADMIN, PASSWORD, is_admin=True)
             world.clock.now += 1  # accounts are listed in the order of their creation
-            await world.accounts.create_user(USER, PASSWORD, roles=("auditor", "analyst"))
+            await world.accounts.users.create(USER, PASSWORD, roles=("auditor", "analyst"))
 
     asyncio.run(begin())
     return path
@@ -118,7 +118,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def world(begun: Path, tmp_path: Path) -> AsyncIterator[World]:
     async with running(Path(shutil.copy(begun, tmp_path / "gateway.db"))) as world:
         world.clock.now += 1
-        world.admin, world.user = (await world.accounts.list_users()).items
+        world.admin, world.user = (await world.accounts.users.list()).items
         yield world
 
 
@@ -138,9 +138,11 @@ async def running(path: Path) -> AsyncIterator[World]:
         passwords=passwords,
         access=access,
         refresh=refresh,
-        refresh_ttl=7 * 86400,
-        session_max=30 * 86400,
-        reuse_grace=10,
+        lifetimes=Lifetimes(
+            refresh_ttl=7 * 86400,
+            session_max=30 * 86400,
+            reuse_grace=10,
+        ),
         access_life=ACCESS_LIFE,
         on_cut=cutoffs.apply,
         audit=events.append,

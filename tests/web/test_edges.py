@@ -324,7 +324,7 @@ class TestFailures:
         async def fails(*_: Any) -> Any:
             raise failure
 
-        monkeypatch.setattr(world.accounts, "log_in", fails)
+        monkeypatch.setattr(world.accounts.sessions, "log_in", fails)
         answer = await world.http.post("/auth/login", json={"email": USER, "password": PASSWORD})
         problem = assert_problem(answer, status, code)
         assert "hunter2" not in answer.text

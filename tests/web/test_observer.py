@@ -110,7 +110,7 @@ async def test_what_happens_below_knows_the_request(
         seen.append(REQUEST_ID.get())
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(world.accounts, "get_user", defect)
+    monkeypatch.setattr(world.accounts.users, "get", defect)
     answer = await watched.http.get("/auth/me", headers=await world.bearer())
     assert_problem(answer, 500, "internal_error")
     assert seen == ["request-1"]

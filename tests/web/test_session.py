@@ -59,8 +59,8 @@ class TestLogin:
     async def test_nobody_learns_from_words_or_work_why_it_failed(
         self, world: World, bcrypt_rounds: list[int]
     ) -> None:
-        await world.accounts.update_user(
-            (await world.accounts.create_user("off@example.com", PASSWORD)).id, Changes(disabled=True)
+        await world.accounts.users.update(
+            (await world.accounts.users.create("off@example.com", PASSWORD)).id, Changes(disabled=True)
         )
         answers, work = [], []
         for email, password in [
@@ -86,7 +86,7 @@ class TestLogin:
 
     async def test_the_password_counts_to_its_last_byte(self, world: World) -> None:
         long = "p" * 100 + "end"
-        await world.accounts.create_user("long@example.com", long)
+        await world.accounts.users.create("long@example.com", long)
         assert_problem(
             await attempt(world, "long@example.com", "p" * 100 + "and"), 401, "invalid_credentials"
         )
@@ -194,7 +194,7 @@ class TestRefresh:
 
     async def test_the_user_is_read_again(self, world: World) -> None:
         first = await world.log_in()
-        await world.accounts.update_user(world.user.id, Changes(is_admin=True, roles=("boss",)))
+        await world.accounts.users.update(world.user.id, Changes(is_admin=True, roles=("boss",)))
         answer = await world.http.post("/auth/refresh", json={"refreshToken": first["refreshToken"]})
         principal = world.access.verify(answer.json()["accessToken"].encode())
         assert (principal.is_admin, principal.roles) == (True, ("boss",))
@@ -274,7 +274,7 @@ class TestMe:
         """Even in a process whose table of cut-offs has not heard of the change."""
         mine = await world.bearer()
         world.cutoffs.apply = lambda cut: None  # type: ignore[method-assign]
-        await world.accounts.update_user(world.user.id, Changes(roles=("new",)))
+        await world.accounts.users.update(world.user.id, Changes(roles=("new",)))
         for table in (world.cutoffs._versions, world.cutoffs._sessions):
             table.clear()
         assert_problem(await world.http.get("/auth/me", headers=mine), 401, "invalid_token")
@@ -283,9 +283,9 @@ class TestMe:
     async def test_a_deleted_or_disabled_user_is_nobody_at_once(self, world: World, how: str) -> None:
         mine = await world.bearer()
         if how == "delete":
-            await world.accounts.delete_user(world.user.id)
+            await world.accounts.users.delete(world.user.id)
         else:
-            await world.accounts.update_user(world.user.id, Changes(disabled=True))
+            await world.accounts.users.update(world.user.id, Changes(disabled=True))
         assert_problem(await world.http.get("/auth/me", headers=mine), 401, "invalid_token")
         world.cutoffs._versions.clear()
         world.cutoffs._sessions.clear()

@@ -116,15 +116,15 @@ class TestWhoMay:
         mine = await world.bearer()
         path = f"/auth/users/{world.user.id}"
         assert (await world.http.patch(path, json={"isAdmin": True}, headers=mine)).status_code == 403
-        assert (await world.accounts.get_user(world.user.id)).is_admin is False
+        assert (await world.accounts.users.get(world.user.id)).is_admin is False
 
     async def test_a_demoted_admin_is_refused_even_where_the_cut_off_is_not_known_yet(
         self, world: World
     ) -> None:
-        boss = await world.accounts.create_user("boss@example.com", PASSWORD, is_admin=True)
+        boss = await world.accounts.users.create("boss@example.com", PASSWORD, is_admin=True)
         theirs = await world.bearer("boss@example.com")
         assert (await world.http.get("/auth/users", headers=theirs)).status_code == 200
-        await world.accounts.update_user(boss.id, Changes(is_admin=False))
+        await world.accounts.users.update(boss.id, Changes(is_admin=False))
         assert_problem(await world.http.get("/auth/users", headers=theirs), 401, "invalid_token")
         world.cutoffs._versions.clear()  # another process, a second behind
         assert_problem(await world.http.get("/auth/users", headers=theirs), 401, "invalid_token")
@@ -191,7 +191,7 @@ class TestList:
     async def test_pages_follow_one_another_without_gap_or_overlap(self, world: World) -> None:
         for i in range(5):
             world.clock.now += 1
-            await world.accounts.create_user(f"n{i}@example.com", PASSWORD)
+            await world.accounts.users.create(f"n{i}@example.com", PASSWORD)
         admin, seen, cursor = await world.bearer(ADMIN), [], None
         while True:
             asked = {"limit": "3"} | ({"cursor": cursor} if cursor else {})
@@ -276,7 +276,7 @@ class TestOne:
         for body in WRONG_CHANGES:
             answer = await world.http.patch(f"/auth/users/{world.user.id}", json=body, headers=admin)
             assert_problem(answer, 400, "invalid_field", body)
-        assert await world.accounts.get_user(world.user.id) == world.user
+        assert await world.accounts.users.get(world.user.id) == world.user
 
     async def test_an_address_cannot_be_taken_over(self, world: World) -> None:
         answer = await world.http.patch(
@@ -319,18 +319,18 @@ class TestLastAdmin:
         assert (await world.http.get("/auth/users", headers=admin)).status_code == 200
 
     async def test_two_who_remove_each_other_at_once_leave_one(self, world: World) -> None:
-        other = await world.accounts.create_user("other@example.com", PASSWORD, is_admin=True)
+        other = await world.accounts.users.create("other@example.com", PASSWORD, is_admin=True)
         a, b = await world.bearer(ADMIN), await world.bearer("other@example.com")
         answers = await asyncio.gather(
             world.http.delete(f"/auth/users/{other.id}", headers=a),
             world.http.patch(f"/auth/users/{world.admin.id}", json={"isAdmin": False}, headers=b),
         )
         assert sum(answer.is_success for answer in answers) == 1
-        admins = [user for user in (await world.accounts.list_users()).items if user.is_admin]
+        admins = [user for user in (await world.accounts.users.list()).items if user.is_admin]
         assert len(admins) == 1
 
     async def test_with_a_second_one_the_first_may_go(self, world: World) -> None:
-        await world.accounts.create_user("other@example.com", PASSWORD, is_admin=True)
+        await world.accounts.users.create("other@example.com", PASSWORD, is_admin=True)
         admin = await world.bearer(ADMIN)
         path = f"/auth/users/{world.admin.id}"
         assert (await world.http.patch(path, json={"isAdmin": False}, headers=admin)).status_code == 200
