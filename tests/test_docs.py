@@ -252,6 +252,7 @@ def test_every_reason_is_in_the_reference() -> None:
         Reason.ADMIN,
         Reason.ROLES,
         Reason.USERS,
+        Reason.SCOPES,
         Reason.NETWORKS,
         Reason.DEFAULT,
         Reason.REPORT_ONLY,

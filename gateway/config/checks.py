@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.http.header_edits import name_mistake, request_mistake, response_mistake
+from gateway.identity.principal import LOGIN
 
 from .fields import UPSTREAM_NAME, UnsetSecret, similar
 from .filled import Broken, Filled, Unset
@@ -26,8 +27,8 @@ from .schema import (
     Defaults,
     HeaderEdits,
     Listen,
+    Person,
     RateLimits,
-    Roles,
     Route,
     Rule,
     Server,
@@ -120,6 +121,7 @@ def check(parts: Parts) -> Iterator[Finding]:
     for index, test in enumerate(parts.tests or ()):
         if test is not None:
             yield from _known_upstream(("tests", index, "upstream"), test.upstream, parts)
+            yield from _caller(("tests", index, "as"), test.as_)
 
 
 def _secrets(tokens: Any) -> Iterator[Finding]:
@@ -463,14 +465,20 @@ def _edit(request: bool, kind: str, name: str) -> str:
 
 
 def _rule(path: Steps, rule: Rule) -> Iterator[Finding]:
-    if rule.roles is None and rule.users is None and rule.networks is None:
-        yield Finding(path, "names nobody; write roles, users or networks, or one of the words")
-    if rule.roles is not None and _said(rule.roles) != 1:
-        yield Finding((*path, "roles"), "must say either any or all: write {any: [...]} or {all: [...]}")
+    if rule.roles is None and rule.users is None and rule.scopes is None and rule.networks is None:
+        yield Finding(path, "names nobody; write roles, users, scopes or networks, or one of the words")
+    for kind, names in (("roles", rule.roles), ("scopes", rule.scopes)):
+        if names is not None and (names.any is None) == (names.all is None):
+            yield Finding((*path, kind), "must say either any or all: write {any: [...]} or {all: [...]}")
+    asked = rule.scopes.all if rule.scopes is not None else None
+    if asked is not None and LOGIN in asked and len(set(asked)) > 1:
+        sentence = f"asks for {LOGIN}, which no API token has, and for what no login has; nobody passes"
+        yield Finding((*path, "scopes", "all"), sentence)
 
 
-def _said(roles: Roles) -> int:
-    return (roles.any is not None) + (roles.all is not None)
+def _caller(path: Steps, caller: str | Person) -> Iterator[Finding]:
+    if isinstance(caller, Person) and LOGIN in (caller.scopes or ()):
+        yield Finding((*path, "scopes"), f"no API token has {LOGIN}; leave scopes out for one who logged in")
 
 
 def _known_upstream(path: Steps, name: str | None, parts: Parts) -> Iterator[Finding]:

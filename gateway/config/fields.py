@@ -171,6 +171,13 @@ def _role(value: Any) -> str:
     return name
 
 
+def _scope(value: Any) -> str:
+    name = values.parse_text(value)
+    if not ROLE.fullmatch(name):
+        raise ValueError(f"must be a scope: 1 to 64 of a-z 0-9 . _ : -, not {show(value)}")
+    return name
+
+
 def _method(value: Any) -> str:
     name = values.parse_text(value)
     if name in METHODS:
@@ -341,6 +348,7 @@ Lifetime = Annotated[float, PlainValidator(written(_lifetime)), _DURATION]
 RateLimit = Annotated[values.Rate, PlainValidator(written(values.parse_rate)), _RATES]
 Secret = Annotated[SecretStr, PlainValidator(_secret), _text("text, secret")]
 Role = Annotated[str, PlainValidator(written(_role)), _text("role", "^[a-z0-9._:-]{1,64}$")]
+Scope = Annotated[str, PlainValidator(written(_scope)), _text("scope", "^[a-z0-9._:-]{1,64}$")]
 Method = Annotated[str, PlainValidator(written(_method)), WithJsonSchema({"enum": sorted(METHODS)})]
 UpgradeToken = Annotated[str, PlainValidator(written(_upgrade)), _text("protocol")]
 HeaderValue = Annotated[str, PlainValidator(written(_header_value)), _text("text")]

@@ -383,12 +383,28 @@ class Roles(Section):
     )
 
 
+class Scopes(Section):
+    """Scopes that a credential needs: `any` of a list, or `all` of it. A login has the one scope `login`."""
+
+    any: Annotated[tuple[fields.Scope, ...], AfterValidator(fields.filled)] | None = setting(
+        None, "One of these is enough.", ["login", "reports:read"]
+    )
+    all: Annotated[tuple[fields.Scope, ...], AfterValidator(fields.filled)] | None = setting(
+        None, "Every one of these is needed.", ["reports:read", "reports:export"]
+    )
+
+
 class Rule(Section):
     """What a caller must be. All named kinds must hold."""
 
     roles: Roles | None = setting(None, "Roles, as `{any: [...]}` or `{all: [...]}`.")
     users: Annotated[tuple[fields.Email, ...], AfterValidator(fields.filled)] | None = setting(
         None, "E-mail addresses.", ["ann@example.com"]
+    )
+    scopes: Scopes | None = setting(
+        None,
+        "Scopes of the API token, as `{any: [...]}` or `{all: [...]}`. A login has none but `login`, which "
+        "no API token can have: without it, the rule is for API tokens alone.",
     )
     networks: Annotated[tuple[fields.Network, ...], AfterValidator(fields.filled)] | None = setting(
         None, "Networks that the client's address must be in; everyone else gets 403.", ["10.0.0.0/8"]
@@ -465,8 +481,8 @@ class Route(Section):
         ["api.example.com", "*.example.com"],
     )
     allow: Allow = required(
-        "Who may pass: public, authenticated, admin, nobody, or a mapping of roles, users and networks. "
-        "`admin` stands for no role.",
+        "Who may pass: public, authenticated, admin, nobody, or a mapping of roles, users, scopes and "
+        "networks. `admin` stands for no role.",
         "authenticated",
         {"roles": {"any": ["analyst", "auditor"]}},
     )
@@ -568,6 +584,11 @@ class Person(Section):
     email: fields.Email = setting("user@example.com", "Their e-mail address.")
     admin: fields.Switch = setting(False, "Whether they are an admin.")
     roles: tuple[fields.Role, ...] = setting((), "Their roles.", ["analyst"])
+    scopes: tuple[fields.Scope, ...] | None = setting(
+        None,
+        "They come with an API token that has these scopes; left out: they logged in.",
+        ["reports:read"],
+    )
 
 
 Caller = Annotated[
@@ -586,7 +607,7 @@ class Test(Section):
     ] = required("A method and a path, as a client would send it.", "GET /admin/users")
     as_: Caller = Field(
         alias="as",
-        description="Who asks: anonymous, user, admin, or a mapping of email, admin and roles.",
+        description="Who asks: anonymous, user, admin, or a mapping of email, admin, roles and scopes.",
         examples=["anonymous", {"roles": ["analyst"]}],
     )
     expect: Annotated[

@@ -15,6 +15,7 @@ from .source import Steps
 
 _SHORT_FORMS = {
     "roles": "must say any or all: write {any: [...]} or {all: [...]}",
+    "scopes": "must say any or all: write {any: [...]} or {all: [...]}",
     "rate_limit": "must say per_user or per_address: write {per_user: 100/minute}",
     "upstreams": "must be a mapping of names: write {app: {url: http://127.0.0.1:9000}}",
 }

@@ -2,13 +2,13 @@
 
 A request must satisfy the rule of every reading of its path, so what matters is a
 conjunction of `Allow`s. Each asks independent things: of the person (a login, admin,
-roles, an e-mail address), of the client's address and of the time. So the callers who
-pass are a product of such sets, and one product lies in another exactly if each factor
-does, unless it is empty.
+roles, an e-mail address), of the credential (scopes), of the client's address and of the
+time. So the callers who pass are a product of such sets, and one product lies in another
+exactly if each factor does, unless it is empty.
 
-Roles are the only factor with structure: `any` is a clause, `all` is one clause per role,
-and a conjunction of clauses without negation has one smallest form, in which no clause
-holds another. Networks become ranges of numbers, so `10.0.0.0/9` and `10.128.0.0/9`
+Roles and scopes are the only factors with structure: `any` is a clause, `all` is one clause
+per name, and a conjunction of clauses without negation has one smallest form, in which no
+clause holds another. Networks become ranges of numbers, so `10.0.0.0/9` and `10.128.0.0/9`
 together equal `10.0.0.0/8`. Whatever is written differently and means the same is equal.
 """
 
@@ -23,7 +23,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, summarize_address_r
 from math import inf
 from operator import and_
 
-from gateway.identity.principal import Principal
+from gateway.identity.principal import LOGIN, Principal
 from gateway.policy.decide import only_reports
 from gateway.policy.model import Address, Allow, Claims, Decision, Network, Route
 
@@ -69,6 +69,8 @@ class Audience:
     """Of each of these sets at least one role. No set holds another."""
     users: frozenset[str] | None = None
     """Only these e-mail addresses; None for any."""
+    scopes: frozenset[frozenset[str]] = frozenset()
+    """Likewise, of what the credential was given. Logins have `login` and nothing else."""
     networks: tuple[Range, ...] | None = None
     """Only from these addresses, in order and apart; None also for those who have none (a unix socket)."""
     begin: float = -inf
@@ -93,6 +95,7 @@ class Audience:
                 admin=self.admin or other.admin,
                 roles=_smallest(self.roles | other.roles),
                 users=_both(self.users, other.users),
+                scopes=_of_one_kind(self.scopes | other.scopes),
                 networks=_common_ranges(self.networks, other.networks),
                 begin=max(self.begin, other.begin),
                 end=min(self.end, other.end),
@@ -106,7 +109,8 @@ class Audience:
         return (
             self.login >= other.login
             and self.admin >= other.admin
-            and all(any(mine <= theirs for mine in self.roles) for theirs in other.roles)
+            and _within(self.roles, other.roles)
+            and _within(self.scopes, other.scopes)
             and (other.users is None or (self.users is not None and self.users <= other.users))
             and _common_ranges(self.networks, other.networks) == self.networks
             and other.begin <= self.begin
@@ -140,6 +144,7 @@ class Audience:
             (not self.admin or principal.is_admin is True)
             and (self.users is None or principal.email in self.users)
             and not any(clause.isdisjoint(principal.roles) for clause in self.roles)
+            and not any(clause.isdisjoint(principal.scopes) for clause in self.scopes)
         )
 
     def __str__(self) -> str:
@@ -214,14 +219,13 @@ def moment(seconds: float) -> str:
 def _audience(allow: Allow) -> Audience:
     if allow.closed:
         return NOBODY
-    any_role = () if allow.any_role is None else (allow.any_role,)
-    each_role = (frozenset({role}) for role in allow.all_roles or ())
     return _settled(
         Audience(
             login=allow.needs_login,
             admin=allow.admin,
-            roles=_smallest((*any_role, *each_role)),
+            roles=_smallest(_clauses(allow.any_role, allow.all_roles)),
             users=allow.users,
+            scopes=_of_one_kind(_clauses(allow.any_scope, allow.all_scopes)),
             networks=None if allow.networks is None else _ranges(allow.networks),
             begin=allow.valid.begin if allow.valid else -inf,
             end=allow.valid.end if allow.valid else inf,
@@ -234,10 +238,27 @@ def _settled(audience: Audience) -> Audience:
     impossible = (
         audience.users == frozenset()
         or audience.networks == ()
-        or frozenset() in audience.roles
+        or frozenset() in audience.roles | audience.scopes
         or not audience.begin < audience.end
     )
     return NOBODY if impossible else audience
+
+
+def _within(narrow: frozenset[frozenset[str]], wide: frozenset[frozenset[str]]) -> bool:
+    """Whoever satisfies the one satisfies the other."""
+    return all(any(mine <= theirs for mine in narrow) for theirs in wide)
+
+
+def _clauses(any_of: frozenset[str] | None, all_of: frozenset[str] | None) -> frozenset[frozenset[str]]:
+    either = () if any_of is None else (any_of,)
+    return frozenset((*either, *(frozenset({name}) for name in all_of or ())))
+
+
+def _of_one_kind(clauses: frozenset[frozenset[str]]) -> frozenset[frozenset[str]]:
+    """The smallest form. A login has no scope but `login`, so where one clause shuts logins out, all do."""
+    if any(LOGIN not in clause for clause in clauses):
+        clauses = frozenset(clause - {LOGIN} for clause in clauses)
+    return _smallest(clauses)
 
 
 def _smallest(clauses: Iterable[frozenset[str]]) -> frozenset[frozenset[str]]:
@@ -308,20 +329,21 @@ def _people(audience: Audience) -> str:
     if not audience.login:
         return "anyone"
     parts = ["admin"] if audience.admin else []
-    parts += [_roles(audience.roles)] if audience.roles else []
+    parts += [_named("role", audience.roles)] if audience.roles else []
     if audience.users is not None:
         users = sorted(audience.users)
         parts.append(("user " if len(users) == 1 else "users ") + _listed(users))
+    parts += [_named("scope", audience.scopes)] if audience.scopes else []
     return " and ".join(parts) or "authenticated"
 
 
-def _roles(clauses: frozenset[frozenset[str]]) -> str:
+def _named(kind: str, clauses: frozenset[frozenset[str]]) -> str:
     """`role a or b`, `roles a and b`, `roles a and (b or c)`."""
     ordered = sorted((sorted(clause) for clause in clauses), key=lambda clause: (len(clause), clause))
     if len(ordered) == 1:
-        return "role " + " or ".join(ordered[0])
+        return f"{kind} " + " or ".join(ordered[0])
     texts = [each[0] if len(each) == 1 else f"({' or '.join(each)})" for each in ordered]
-    return "roles " + " and ".join(texts)
+    return f"{kind}s " + " and ".join(texts)
 
 
 def _listed(items: list[str]) -> str:

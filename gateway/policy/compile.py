@@ -22,7 +22,7 @@ from gateway.config.schema import Test as WrittenTest
 from gateway.config.source import Places, Problem, Step
 from gateway.http.cors import Cors
 from gateway.http.header_edits import NO_EDITS, HeaderEdits
-from gateway.identity.principal import Principal
+from gateway.identity.principal import LOGIN, Principal
 from gateway.policy.model import Allow, Policy, RateLimit, Route, Validity
 from gateway.policy.pattern import Pattern, literal_prefix, parse
 from gateway.policy.prove import Test
@@ -174,12 +174,18 @@ class _Compiler:
         all_roles = written.roles.all if written.roles else None
         self._check_repetition(any_role, *path, "roles", "any")
         self._check_repetition(all_roles, *path, "roles", "all")
+        any_scope = written.scopes.any if written.scopes else None
+        all_scopes = written.scopes.all if written.scopes else None
+        self._check_repetition(any_scope, *path, "scopes", "any")
+        self._check_repetition(all_scopes, *path, "scopes", "all")
         self._check_repetition(written.users, *path, "users")
         self._check_repetition(written.networks, *path, "networks")
         return Allow(
             any_role=_set(any_role),
             all_roles=_set(all_roles),
             users=_set(written.users and [canonical_email(email) for email in written.users]),
+            any_scope=_set(any_scope),
+            all_scopes=_set(all_scopes),
             networks=written.networks,
         )
 
@@ -274,6 +280,8 @@ def _caller(written: str | Person) -> Principal | None:
         session="test",
         version=0,
         expires_at=0,
+        scopes=(LOGIN,) if written.scopes is None else tuple(sorted(written.scopes)),
+        token=None if written.scopes is None else "test",
     )
 
 
@@ -281,4 +289,6 @@ def _describe(person: Person) -> str:
     name = person.email if "email" in person.model_fields_set else "user"
     kinds = ["admin"] if person.admin else []
     kinds += [f"roles {', '.join(person.roles)}"] if person.roles else []
+    if person.scopes is not None:
+        kinds.append(f"API token with {', '.join(person.scopes) or 'no scope'}")
     return f"{name} ({'; '.join(kinds)})" if kinds else name

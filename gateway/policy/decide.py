@@ -16,7 +16,8 @@ from gateway.policy.match import Matcher
 from gateway.policy.model import FINAL, Address, Claims, Policy, Reason, Route
 from gateway.policy.model import Decision as Decision
 from gateway.policy.model import Verdict as Verdict
-from gateway.policy.readings import Reading, fold, read
+from gateway.policy.reach import reaches
+from gateway.policy.readings import Reading, fold, read, strip
 
 _REMEMBERED = 4096
 """Request lines. With the longest of each part that is about 2 MB."""
@@ -41,6 +42,9 @@ def decide(
     claims = claims_of(policy, method, host, path)
     if isinstance(claims, Decision):
         return claims
+    reach = principal.reach if principal is not None else None
+    if reach is not None and not reaches(reach, method, path, claims.route):
+        return settle_out_of_reach(claims, address, now)
     return settle(claims, principal, address, now)
 
 
@@ -78,6 +82,18 @@ def settle(claims: Claims, principal: Principal | None, address: Address | None,
     if claims.others:
         return _decide_others(claims, principal, address, now)
     return claims.granted
+
+
+def settle_out_of_reach(claims: Claims, address: Address | None, now: float) -> Decision:
+    """What a token is worth that is not good for this request: nothing, and no 401 as it is one."""
+    decision = settle(claims, None, address, now)
+    if decision.verdict is not Verdict.UNAUTHENTICATED:
+        return decision
+    route, forward = claims.route, claims.granted.path
+    return Decision(Verdict.FORBIDDEN, Reason.OUT_OF_REACH, route, forward, Forbidden(_OUT_OF_REACH))
+
+
+_OUT_OF_REACH = "This API token is not good for this method or path."
 
 
 def only_reports(route: Route) -> bool:
@@ -162,11 +178,6 @@ def _routes(
 
 def _file_order(route: Route) -> int:
     return route.index
-
-
-def strip(path: bytes, count: int) -> bytes:
-    """The raw path without its first `count` segments; what is left stays untouched."""
-    return b"/" + b"".join(path.split(b"/", count + 1)[count + 1 :])
 
 
 def _remember(policy: Policy, key: tuple[str, bytes, bytes], claims: Claims) -> None:

@@ -39,6 +39,8 @@ class Reason(StrEnum):
     """Allowed: the caller has the roles that the route asks for."""
     USERS = "users"
     """Allowed: the caller is on the route's list of users."""
+    SCOPES = "scopes"
+    """Allowed: the caller's credential has the scopes that the route asks for."""
     NETWORKS = "networks"
     """Allowed: the route asks for a network only, and the client's address is in it."""
     DEFAULT = "default"
@@ -53,6 +55,10 @@ class Reason(StrEnum):
     """Refused: the caller lacks a role that the route asks for."""
     NOT_LISTED_USER = "not_listed_user"
     """Refused: the caller is not on the route's list of users."""
+    MISSING_SCOPE = "missing_scope"
+    """Refused: the caller's credential lacks a scope that the route asks for."""
+    OUT_OF_REACH = "out_of_reach"
+    """Refused: the API token is not good for this method or path, whoever its user is."""
     NETWORK = "network"
     """Refused: the client's address is in none of the route's networks."""
     NOT_YET_VALID = "not_yet_valid"
@@ -109,6 +115,10 @@ class Allow:
     """Each of these; None if not named."""
     users: frozenset[str] | None = None
     """One of these canonical e-mail addresses; None if not named."""
+    any_scope: frozenset[str] | None = None
+    """The credential has at least one of these scopes; None if not named."""
+    all_scopes: frozenset[str] | None = None
+    """Each of these; None if not named."""
     networks: tuple[Network, ...] | None = None
     """The client's address is in one of these; None if not named."""
     valid: Validity | None = None
@@ -120,7 +130,7 @@ class Allow:
     """Lets nobody in."""
 
     def __post_init__(self) -> None:
-        people = (self.any_role, self.all_roles, self.users)
+        people = (self.any_role, self.all_roles, self.users, self.any_scope, self.all_scopes)
         needs_login = self.logged_in or self.admin or any(kind is not None for kind in people)
         object.__setattr__(self, "needs_login", needs_login)
         open_to_some = self.everybody_without_login or needs_login or self.networks is not None
@@ -140,6 +150,8 @@ class Allow:
             return Reason.ROLES
         if self.users is not None:
             return Reason.USERS
+        if self.any_scope is not None or self.all_scopes is not None:
+            return Reason.SCOPES
         if self.logged_in:
             return Reason.LOGGED_IN
         return Reason.NETWORKS if self.networks is not None else Reason.PUBLIC
@@ -169,6 +181,10 @@ class Allow:
             return Reason.MISSING_ROLE
         if self.users is not None and principal.email not in self.users:
             return Reason.NOT_LISTED_USER
+        if self.any_scope is not None and self.any_scope.isdisjoint(principal.scopes):
+            return Reason.MISSING_SCOPE
+        if self.all_scopes is not None and not self.all_scopes.issubset(principal.scopes):
+            return Reason.MISSING_SCOPE
         return None
 
 

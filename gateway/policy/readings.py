@@ -74,6 +74,11 @@ def fold(reading: bytes) -> bytes:
     return text.upper().casefold().replace("i\u0307", "i").encode("utf-8", "surrogateescape")
 
 
+def strip(path: bytes, count: int) -> bytes:
+    """The raw path without its first `count` segments; what is left stays untouched."""
+    return b"/" + b"".join(path.split(b"/", count + 1)[count + 1 :])
+
+
 def segments(reading: Reading) -> tuple[bytes, ...]:
     """The reading as people think of it, for explanations."""
     return tuple(part.replace(b"\0", b"/") for part in reading.split(b"/")[1:])

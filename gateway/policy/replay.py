@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from gateway.http.client_address import parse_address
 from gateway.http.head import METHODS
-from gateway.identity.principal import Principal
+from gateway.identity.principal import LOGIN, Principal
 from gateway.policy.audience import Audience
 from gateway.policy.decide import claims_of, only_reports, settle
 from gateway.policy.model import Claims, Decision, Policy, Reason, Route
@@ -36,7 +36,7 @@ _LONGEST_EXAMPLE = 256
 """Of each field."""
 _ACCOUNTS = 1 << 17
 """Whose e-mail addresses are remembered."""
-_REFUSALS = frozenset(Reason) | {"invalid_token"}
+_REFUSALS = (frozenset(Reason) | {"invalid_token"}) - {Reason.OUT_OF_REACH}
 """Codes with which rules refuse; others are limits and failures."""
 
 
@@ -231,7 +231,8 @@ class Replay:
         if not line.verdict or line.user is None:
             return None
         email = self._emails.get(line.user, "")
-        return _principal(line.user, email, admin=line.admin is True, roles=line.roles or ())
+        scopes = (LOGIN,) if line.scopes is None else line.scopes
+        return _principal(line.user, email, admin=line.admin is True, roles=line.roles or (), scopes=scopes)
 
     def _most(self, line: Logged, least: Principal | None, enforced: tuple[Route, ...]) -> Principal | None:
         """The caller with everything that could be and that these rules ask for."""
@@ -243,8 +244,8 @@ class Replay:
         email = known or min(wanted.users or [""])
         if least is not None and subject is not Subject.SOMEBODY:
             return replace(least, email=email) if email != least.email else least
-        everything = frozenset[str]().union(*wanted.roles)
-        return _principal("somebody", email, admin=True, roles=tuple(sorted(everything)))
+        roles, scopes = (frozenset[str]().union(*named) for named in (wanted.roles, wanted.scopes))
+        return _principal("somebody", email, admin=True, roles=tuple(roles), scopes=tuple(scopes))
 
 
 REPORTED = "allow (reported)"
@@ -263,7 +264,8 @@ class _Answer(NamedTuple):
 
 
 def _is_short(line: Logged) -> bool:
-    chosen = (line.client, line.method, line.host or b"", line.path, line.user or "", *(line.roles or ()))
+    named = (*(line.roles or ()), *(line.scopes or ()))
+    chosen = (line.client, line.method, line.host or b"", line.path, line.user or "", *named)
     return sum(map(len, chosen)) <= _LONGEST_REMEMBERED
 
 
@@ -277,6 +279,7 @@ def _shortened(line: Logged) -> Logged:
         path=line.path[:most],
         user=None if line.user is None else line.user[:most],
         roles=None if line.roles is None else tuple(role[:most] for role in line.roles[:32]),
+        scopes=None if line.scopes is None else tuple(scope[:most] for scope in line.scopes[:32]),
     )
 
 
@@ -321,8 +324,10 @@ def _subject(line: Logged) -> Subject:
     return Subject.ADMIN if line.admin else Subject.ROLES if line.roles else Subject.USER
 
 
-def _principal(user: str, email: str, *, admin: bool, roles: tuple[str, ...]) -> Principal:
-    return Principal(user, email, admin, roles, session="", version=0, expires_at=0)
+def _principal(
+    user: str, email: str, *, admin: bool, roles: tuple[str, ...], scopes: tuple[str, ...]
+) -> Principal:
+    return Principal(user, email, admin, roles, session="", version=0, expires_at=0, scopes=scopes)
 
 
 @lru_cache(4096)

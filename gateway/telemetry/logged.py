@@ -49,6 +49,8 @@ class Logged(NamedTuple):
     """The code; empty in an access log."""
     would: str
     """Why a rule that only reports would have refused; empty if none would."""
+    scopes: tuple[str, ...] | None = None
+    """Of the API token that the caller came with; None for a login, and if the log does not say."""
 
 
 class Account(NamedTuple):
@@ -108,7 +110,8 @@ def _decision(fields: dict[str, Any]) -> Logged | Other | None:
     if route.startswith("auth:"):
         return Other.OWN
     host, roles, admin = fields.get("host", _UNSAID), fields.get("roles"), fields.get("admin")
-    if roles is not None and type(roles) is not list:
+    scopes = fields.get("scopes")
+    if any(each is not None and type(each) is not list for each in (roles, scopes)):
         return None
     logged = Logged(
         datetime.fromisoformat(fields["time"]).timestamp() - fields["durationMs"] / 1000.0,
@@ -123,6 +126,7 @@ def _decision(fields: dict[str, Any]) -> Logged | Other | None:
         fields["verdict"],
         reason,
         fields.get("would", ""),
+        None if scopes is None else tuple(scopes),
     )
     return logged if _is_ours(logged) else None
 
@@ -138,7 +142,7 @@ def _is_ours(it: Logged) -> bool:
         and type(it.status) is int
         and (it.user is None or type(it.user) is str)
         and (it.admin is None or type(it.admin) is bool)
-        and (it.roles is None or all(type(role) is str for role in it.roles))
+        and all(type(name) is str for names in (it.roles, it.scopes) if names is not None for name in names)
         and it.verdict in ("allow", "deny")
         and isfinite(it.time)
     )

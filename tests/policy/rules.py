@@ -11,7 +11,7 @@ import yaml
 
 from gateway.config.load import Loaded, load
 from gateway.config.source import Problem
-from gateway.identity.principal import Principal
+from gateway.identity.principal import LOGIN, Principal, Reach
 from gateway.policy.compile import compile_policy
 from gateway.policy.model import Policy
 
@@ -52,8 +52,15 @@ def policy(text: str) -> Policy:
     return built
 
 
-def person(*, admin: bool = False, roles: tuple[str, ...] = (), email: str = "user@example.com") -> Principal:
-    return Principal("7", email, admin, roles, "s", 1, 2**40)
+def person(
+    *,
+    admin: bool = False,
+    roles: tuple[str, ...] = (),
+    email: str = "user@example.com",
+    scopes: tuple[str, ...] = (LOGIN,),
+    reach: Reach | None = None,
+) -> Principal:
+    return Principal("7", email, admin, roles, "s", 1, 2**40, scopes, reach)
 
 
 USER = person()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.identity.principal import LOGIN
 from gateway.policy.audience import ANYONE, NOBODY, Audience, Step
 from gateway.policy.model import Allow, Network, Validity
 from tests.policy.rules import person
@@ -31,18 +32,22 @@ ADDRESSES = (
 )  # fmt: skip
 ROLES = ("a", "b", "c")
 EMAILS = ("ann@example.com", "bob@example.com", "user@example.com")
+SCOPES = (LOGIN, "r", "w")
+CREDENTIALS = ((LOGIN,), (), ("r",), ("w",), ("r", "w"))
 PEOPLE = (
     None,
     *(
-        person(admin=admin, roles=tuple(r for r, has in zip(ROLES, roles, strict=True) if has), email=email)
+        person(admin=admin, roles=tuple(role for role in ROLES if role in roles), email=email, scopes=scopes)
         for admin in (False, True)
-        for roles in product((False, True), repeat=3)
+        for roles in ("", "a", "b", "c", "ab", "bc", "ac", "abc")
         for email in EMAILS
+        for scopes in CREDENTIALS
     ),
 )
 TIMES = (0.0, 1.0, 2.0, 3.0)
 
 some_roles = st.none() | st.frozensets(st.sampled_from(ROLES))
+some_scopes = st.none() | st.none() | st.frozensets(st.sampled_from(SCOPES))
 allows = st.builds(
     Allow,
     everybody_without_login=st.sampled_from((True, True, False)),
@@ -51,6 +56,8 @@ allows = st.builds(
     any_role=some_roles,
     all_roles=some_roles,
     users=st.none() | st.none() | st.frozensets(st.sampled_from(EMAILS[:2])),
+    any_scope=some_scopes,
+    all_scopes=some_scopes,
     networks=st.none() | st.none() | st.lists(st.sampled_from(NETWORKS), max_size=3).map(tuple),
     valid=st.none() | st.none() | st.builds(
         Validity, st.sampled_from((-inf, 0.0, 1.0, 2.0)), st.sampled_from((1.0, 2.0, 3.0, inf))
@@ -147,6 +154,10 @@ def nets(*texts: str) -> tuple[Network, ...]:
         ([Allow(all_roles=frozenset("ac"), any_role=frozenset("bd"))], "roles a and c and (b or d)"),
         ([Allow(admin=True), Allow(any_role=frozenset({"a"}))], "admin and role a"),
         ([Allow(users=frozenset({"a@x.test"}))], "user a@x.test"),
+        ([Allow(any_scope=frozenset({"r", LOGIN}))], "scope login or r"),
+        ([Allow(any_scope=frozenset({"r", LOGIN})), Allow(all_scopes=frozenset("rw"))], "scopes r and w"),
+        ([Allow(any_scope=frozenset({LOGIN})), Allow(any_scope=frozenset("r"))], "nobody"),
+        ([Allow(any_role=frozenset("a"), any_scope=frozenset("r"))], "role a and scope r"),
         (
             [Allow(users=USERS, networks=nets("10.0.0.0/9", "10.128.0.0/9"))],
             "users u0@x.test, u1@x.test, u2@x.test, u3@x.test and 2 more, from 10.0.0.0/8",

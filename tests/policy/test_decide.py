@@ -9,8 +9,9 @@ import pytest
 from gateway.errors import Forbidden, NotFound, Unauthorized
 from gateway.identity.principal import Principal
 from gateway.policy import decide as room
-from gateway.policy.decide import Decision, Verdict, claims_of, decide, strip
+from gateway.policy.decide import Decision, Verdict, claims_of, decide
 from gateway.policy.model import Address, Allow, Policy, Reason
+from gateway.policy.readings import strip
 from tests.policy.rules import ADMIN, USER, person, policy
 
 RULES = """
@@ -214,6 +215,7 @@ def test_the_reasons_are_stable() -> None:
         "admin",
         "roles",
         "users",
+        "scopes",
         "networks",
         "default",
         "report_only",
@@ -221,6 +223,8 @@ def test_the_reasons_are_stable() -> None:
         "not_admin",
         "missing_role",
         "not_listed_user",
+        "missing_scope",
+        "out_of_reach",
         "network",
         "not_yet_valid",
         "expired",

@@ -26,6 +26,7 @@ def asked(world: World) -> list[Row]:
     return [row for row in world.rows if not row.preflight]
 
 
+OF_TOKENS = {Reason.OUT_OF_REACH.value, Reason.SCOPES.value, Reason.MISSING_SCOPE.value}
 ROWS = [(world.name, index) for world in WORLDS.values() for index in range(len(asked(world)))]
 
 
@@ -120,4 +121,5 @@ def test_the_table_says_every_word_of_the_rules() -> None:
     }  # fmt: skip
     rows = [row for world in WORLDS.values() for row in asked(world)]
     assert {row.at is None for row in rows} == {row.would is None for row in rows} == {True, False}
-    assert {row.reason for row in rows} >= {reason.value for reason in Reason}
+    # A token's own limits are no rule: see test_reach.
+    assert {row.reason for row in rows} >= {reason.value for reason in Reason} - OF_TOKENS
