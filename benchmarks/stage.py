@@ -96,7 +96,13 @@ class Stage:
             clock=lambda: time.time() - seconds_ago,
         )
         return tokens.issue(
-            user_id=user, email=USER_EMAIL, is_admin=is_admin, roles=(), session=f"of-{user}", version=1
+            user_id=user,
+            email=USER_EMAIL,
+            is_admin=is_admin,
+            roles=(),
+            session=f"of-{user}",
+            session_ends=int(time.time()) + TOKEN_SECONDS,
+            version=1,
         )
 
     # -- programs --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from gateway.accounts import schema
 from gateway.accounts.database import Database
 from gateway.accounts.feed import POLL_S, Feed
 from gateway.accounts.passwords import Passwords
-from gateway.accounts.service import Accounts, Lifetimes
+from gateway.accounts.service import Accounts, SessionRules
 from gateway.config.restart import restart_needed, without_rules
 from gateway.config.schema import Config, Rate, Upstream, UpstreamUrl
 from gateway.errors import GatewayError, GatewayTimeout, Unavailable
@@ -191,10 +191,12 @@ def build(
         passwords=passwords,
         access=access,
         refresh=refresh,
-        lifetimes=Lifetimes(
+        session_rules=SessionRules(
             refresh_ttl=config.tokens.refresh.ttl,
             session_max=config.tokens.session_max,
             reuse_grace=config.tokens.refresh.reuse_grace,
+            idle_max=config.sessions.idle_max,
+            max_per_user=config.sessions.max_per_user,
         ),
         access_life=config.tokens.access.ttl + config.tokens.leeway,
         password_min_length=config.accounts.password.min_length,

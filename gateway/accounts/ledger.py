@@ -77,6 +77,12 @@ class Ledgers:
     async def read(self, work: Callable[[Store], T]) -> T:
         return await self._database.read(lambda connection: work(Store(connection)))
 
+    async def read_at(self, work: Callable[[Store, float], T]) -> T:
+        """Likewise; `work` is told what time it is by the database's clock."""
+        return await self._database.read(
+            lambda connection: work(Store(connection), self._database.now(connection))
+        )
+
     async def write(self, work: Callable[[Ledger], T | GatewayError]) -> T:
         """Do `work`, commit, publish. A caller who goes away meanwhile changes nothing about that."""
         task = asyncio.ensure_future(self._commit(work))

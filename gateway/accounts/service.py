@@ -1,6 +1,6 @@
 """Accounts, as the rest of the gateway sees them: one name for each family of use cases.
 
-    sessions   logging in, refreshing, logging out
+    sessions   logging in, refreshing, logging out; lists of them, and ending them
     own        what people change about their own account
     users      what admins do to accounts
 
@@ -19,10 +19,10 @@ from gateway.accounts.ledger import Ledgers
 from gateway.accounts.own import Own
 from gateway.accounts.password_rules import PasswordRules
 from gateway.accounts.passwords import Passwords
-from gateway.accounts.rotation import Lifetimes
+from gateway.accounts.rotation import SessionRules
 from gateway.accounts.sessions import Sessions
 from gateway.accounts.users import Users
-from gateway.accounts.values import Changes, Client, LoggedIn, Page, Tokens, User
+from gateway.accounts.values import Changes, Client, LoggedIn, OpenSession, Page, Tokens, User
 from gateway.identity.revocation import Cut
 from gateway.identity.tokens import AccessTokens, RefreshTokens
 from gateway.telemetry.audit import Event
@@ -31,9 +31,10 @@ __all__ = [
     "Accounts",
     "Changes",
     "Client",
-    "Lifetimes",
     "LoggedIn",
+    "OpenSession",
     "Page",
+    "SessionRules",
     "Tokens",
     "User",
     "canonical_email",
@@ -55,7 +56,7 @@ class Accounts:
         passwords: Passwords,
         access: AccessTokens,
         refresh: RefreshTokens,
-        lifetimes: Lifetimes,
+        session_rules: SessionRules,
         access_life: float,
         on_cut: Callable[[Cut], None],
         audit: Callable[[Event], None],
@@ -64,7 +65,7 @@ class Accounts:
         ledgers = Ledgers(database, access_life=access_life, on_cut=on_cut, audit=audit)
         rules = PasswordRules(min_length=password_min_length)
         self.sessions = Sessions(
-            ledgers, passwords, access=access, refresh=refresh, lifetimes=lifetimes, audit=audit
+            ledgers, passwords, access=access, refresh=refresh, session_rules=session_rules, audit=audit
         )
         self.own = Own(ledgers, passwords, rules)
         self.users = Users(ledgers, passwords, rules)

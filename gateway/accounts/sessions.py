@@ -1,4 +1,4 @@
-"""Logging in, refreshing, logging out. What may happen to a session is said in `rotation`."""
+"""Logging in and out, refreshing, lists of sessions. What may happen to one is said in `rotation`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from functools import partial
 
 from gateway.accounts import rotation
 from gateway.accounts.emails import canonical_or_empty
+from gateway.accounts.ids import is_id
 from gateway.accounts.ledger import Ledgers
+from gateway.accounts.pages import check_page, page_of
 from gateway.accounts.passwords import TRIES, Passwords
-from gateway.accounts.rotation import Granted, Lifetimes
-from gateway.accounts.values import Client, LoggedIn, Tokens
-from gateway.errors import InvalidCredentials, Unavailable
+from gateway.accounts.rotation import NO_SESSION, NO_USER, Granted, SessionRules
+from gateway.accounts.store import Store
+from gateway.accounts.values import Client, LoggedIn, OpenSession, Page, Tokens
+from gateway.errors import InvalidCredentials, NotFound, Unavailable
 from gateway.identity.tokens import AccessTokens, RefreshTokens
 from gateway.telemetry.audit import Event, LoginFailed
 
@@ -26,14 +29,14 @@ class Sessions:
         *,
         access: AccessTokens,
         refresh: RefreshTokens,
-        lifetimes: Lifetimes,
+        session_rules: SessionRules,
         audit: Callable[[Event], None],
     ) -> None:
         self._ledgers = ledgers
         self._passwords = passwords
         self._access = access
         self._refresh = refresh
-        self._lifetimes = lifetimes
+        self._rules = session_rules
         self._audit = audit
 
     async def log_in(self, email: str, password: str, client: Client) -> LoggedIn:
@@ -48,7 +51,7 @@ class Sessions:
             # Only now, as a slower answer to a right password on a disabled account would confirm it.
             fresh = await self._passwords.hash(password) if found.outdated else None
             opening = partial(
-                rotation.open_session, lives=self._lifetimes, proved=account, fresh=fresh, client=client
+                rotation.open_session, rules=self._rules, proved=account, fresh=fresh, client=client
             )
             opened = await self._ledgers.write(opening)
             if opened is not None:
@@ -60,7 +63,7 @@ class Sessions:
         """Spend a refresh token. Raises InvalidRefreshToken."""
         claims = self._refresh.verify(refresh_token)
         granted = await self._ledgers.write(
-            lambda ledger: rotation.rotate(ledger, self._lifetimes, claims, client)
+            lambda ledger: rotation.rotate(ledger, self._rules, claims, client)
         )
         return self._tokens(granted)
 
@@ -68,6 +71,37 @@ class Sessions:
         """End the session of any refresh token we ever signed. Raises InvalidRefreshToken for others."""
         claims = self._refresh.verify(refresh_token, allow_expired=True)
         await self._ledgers.write(lambda ledger: rotation.log_out(ledger, claims, client))
+
+    async def list(
+        self, user_id: str | None = None, *, limit: int = 50, cursor: str | None = None
+    ) -> Page[OpenSession]:
+        """One page of the sessions of a user, or of all, that are not over; the latest login first.
+
+        Raises NotFound (there is no such user), InvalidField.
+        """
+        check_page(limit, cursor)
+        if user_id is not None and not is_id(user_id):
+            raise NotFound(NO_USER)
+
+        def read(store: Store, now: float) -> list[OpenSession]:
+            if user_id is not None and store.account(user_id) is None:
+                raise NotFound(NO_USER)
+            # One more than asked for tells whether there is a next page.
+            return store.list_sessions(user_id=user_id, limit=limit + 1, before=cursor or "", now=now)
+
+        return page_of(await self._ledgers.read_at(read), limit)
+
+    async def end(self, session_id: str, *, user_id: str | None = None, actor: str | None = None) -> None:
+        """End one session, if it is this user's (None: whosever). Raises NotFound."""
+        if not is_id(session_id):
+            raise NotFound(NO_SESSION)
+        await self._ledgers.write(lambda ledger: rotation.end_one(ledger, session_id, user_id, actor=actor))
+
+    async def end_all(self, user_id: str, *, actor: str | None = None) -> int:
+        """End every session of a user; how many there were. Raises NotFound."""
+        if not is_id(user_id):
+            raise NotFound(NO_USER)
+        return await self._ledgers.write(lambda ledger: rotation.end_all(ledger, user_id, actor=actor))
 
     def _tokens(self, granted: Granted) -> Tokens:
         user, session = granted.user, granted.session
@@ -77,6 +111,7 @@ class Sessions:
             is_admin=user.is_admin,
             roles=user.roles,
             session=session.id,
+            session_ends=session.expires_at,
             version=user.version,
         )
         refresh = self._refresh.issue(

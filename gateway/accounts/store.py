@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from gateway.accounts.ids import new_id
 from gateway.accounts.tables import cutoffs, sessions, users
-from gateway.accounts.values import Client, User
+from gateway.accounts.values import Client, OpenSession, User
 from gateway.identity.revocation import Cut
 
 USER_AGENT_LENGTH: Final = 200
@@ -182,6 +182,26 @@ class Store:
         query = select(sessions).where(sessions.c.id == session_id)
         return _session(self._connection.execute(query).one_or_none())
 
+    def list_sessions(self, *, user_id: str | None, limit: int, before: str, now: float) -> list[OpenSession]:
+        """Those that are not over, of one user or of all, latest login first: ids below `before`."""
+        open_ = select(sessions, users.c.email).join(users, users.c.id == sessions.c.user_id)
+        chosen = open_.where(*_is_open(now)).order_by(sessions.c.id.desc()).limit(limit)
+        if user_id is not None:
+            chosen = chosen.where(sessions.c.user_id == user_id)
+        if before:
+            chosen = chosen.where(sessions.c.id < before)
+        return [_open_session(row) for row in self._connection.execute(chosen)]
+
+    def least_used_sessions(self, user_id: str, *, but: str, beyond: int, now: float) -> list[str]:
+        """The ids of a user's open sessions but one, without the `beyond` that were used most recently."""
+        used = (
+            select(sessions.c.id)
+            .where(sessions.c.user_id == user_id, sessions.c.id != but, *_is_open(now))
+            .order_by(sessions.c.last_used_at.desc(), sessions.c.id.desc())
+            .offset(beyond)
+        )
+        return list(self._connection.execute(used).scalars())
+
     def end_session(self, session_id: str, user_id: str, *, reason: str, now: float) -> bool:
         """False if there was none that had not been ended before."""
         mine = sessions.c.id == session_id, sessions.c.user_id == user_id
@@ -249,6 +269,14 @@ def _columns(user: User) -> dict[str, Any]:
 
 def _session(row: Row[Any] | None) -> Session | None:
     return None if row is None else Session(**{name: getattr(row, name) for name in Session.__slots__})
+
+
+def _open_session(row: Row[Any]) -> OpenSession:
+    return OpenSession(**{name: getattr(row, name) for name in OpenSession.__slots__})
+
+
+def _is_open(now: float) -> tuple[ColumnElement[bool], ...]:
+    return sessions.c.revoked_at.is_(None), sessions.c.expires_at > now
 
 
 def _earlier(column: ColumnElement[int], moment: int) -> ColumnElement[int]:

@@ -20,14 +20,14 @@ from typing import Final
 from gateway.accounts.emails import canonical_email, canonical_or_empty, fold
 from gateway.accounts.ids import is_id
 from gateway.accounts.ledger import Ledger, Ledgers
+from gateway.accounts.pages import check_page, page_of
 from gateway.accounts.password_rules import PasswordRules, refuse_password_like_email
 from gateway.accounts.passwords import Passwords
+from gateway.accounts.rotation import NO_USER
 from gateway.accounts.values import Changes, Page, User
 from gateway.errors import InvalidField, LastAdmin, NotFound
 from gateway.telemetry.audit import PasswordChanged, UserCreated, UserDeleted, UserUpdated
 
-MAX_PAGE: Final = 200
-"""Users in one page."""
 MAX_ROLES: Final = 64
 """64 roles of 64 characters still fit into a token and a header of 8 KiB."""
 _ROLE: Final = re.compile(r"[a-z0-9._:-]{1,64}")
@@ -41,12 +41,9 @@ class Users:
         self._passwords = passwords
         self._rules = rules
 
-    async def list(self, *, query: str = "", limit: int = 50, cursor: str | None = None) -> Page:
+    async def list(self, *, query: str = "", limit: int = 50, cursor: str | None = None) -> Page[User]:
         """One page of the users whose e-mail contains `query`, oldest first. Raises InvalidField."""
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidField(f"limit must be from 1 to {MAX_PAGE}.")
-        if cursor is not None and not is_id(cursor):
-            raise InvalidField("cursor must be the nextCursor of an earlier page.")
+        check_page(limit, cursor)
         wanted = fold(query)
         if not wanted.isprintable() or (query and not wanted):  # no address is like that
             return Page((), None)
@@ -54,8 +51,7 @@ class Users:
         found = await self._ledgers.read(
             lambda store: store.list_users(query=wanted, limit=limit + 1, after=cursor or "")
         )
-        items = tuple(found[:limit])
-        return Page(items, items[-1].id if len(found) > limit else None)
+        return page_of(found, limit)
 
     async def create(
         self,
@@ -80,7 +76,7 @@ class Users:
         """Raises NotFound."""
         account = await self._ledgers.read(lambda store: store.account(user_id)) if is_id(user_id) else None
         if account is None:
-            raise NotFound("There is no such user.")
+            raise NotFound(NO_USER)
         return account.user
 
     async def find(self, email: str) -> User:
@@ -88,7 +84,7 @@ class Users:
         address = canonical_or_empty(email)
         account = await self._ledgers.read(lambda store: store.account_by_email(address))
         if account is None:
-            raise NotFound("There is no such user.")
+            raise NotFound(NO_USER)
         return account.user
 
     async def update(self, user_id: str, changes: Changes, *, actor: str | None = None) -> User:

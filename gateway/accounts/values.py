@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,32 @@ class LoggedIn:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """One page of users, in the order of their creation."""
+class OpenSession:
+    """A session that is not over, as its owner and admins see it."""
 
-    items: tuple[User, ...]
+    id: str
+    """UUIDv7 text; `sid` in its tokens."""
+    user_id: str
+    """Whose it is."""
+    email: str
+    """Their address."""
+    created_at: float
+    """When they logged in, in Unix seconds by the database's clock."""
+    last_used_at: float
+    """Of the login or the latest refresh."""
+    expires_at: int
+    """When it is over, unless it is refreshed before."""
+    address: str
+    """Where it was last used from."""
+    user_agent: str
+    """What with; at most 200 characters, "" for what said nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of users or sessions."""
+
+    items: tuple[T, ...]
     """At most `limit` of them."""
     next_cursor: str | None
     """Hand it in to get the next page; None on the last one."""

@@ -111,7 +111,7 @@ def sqlite_file(url: str) -> Path:
 @asynccontextmanager
 async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts]:
     from gateway.accounts.passwords import Passwords
-    from gateway.accounts.service import Accounts, Lifetimes
+    from gateway.accounts.service import Accounts, SessionRules
     from gateway.identity.tokens import AccessTokens, RefreshTokens
     from gateway.telemetry.audit import AuditTrail, to_log
 
@@ -127,7 +127,7 @@ async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts
             passwords=passwords,
             access=access,
             refresh=RefreshTokens(secret=secrets.token_bytes(48), issuer="", leeway=tokens.leeway),
-            lifetimes=Lifetimes(
+            session_rules=SessionRules(
                 refresh_ttl=tokens.refresh.ttl,
                 session_max=tokens.session_max,
                 reuse_grace=tokens.refresh.reuse_grace,

@@ -32,6 +32,7 @@ from .schema import (
     Route,
     Rule,
     Server,
+    Sessions,
     Test,
     Tokens,
     Upstream,
@@ -83,6 +84,7 @@ class Parts:
     """The file's own values, to tell what was written from what is a default."""
     server: Server | None = None
     tokens: Tokens | None = None
+    sessions: Sessions | None = None
     accounts: Accounts | None = None
     rate_limits: RateLimits | None = None
     upstream: UpstreamUrl | None = None
@@ -102,6 +104,8 @@ def check(parts: Parts) -> Iterator[Finding]:
     yield from _secrets(parts.data.get("tokens"))
     if parts.tokens is not None:
         yield from _lifetimes(parts.tokens)
+    if parts.tokens is not None and parts.sessions is not None:
+        yield from _idle(parts.sessions, parts.tokens)
     if parts.accounts is not None:
         yield from _accounts(parts.accounts)
     if parts.rate_limits is not None:
@@ -176,6 +180,18 @@ def _lifetimes(tokens: Tokens) -> Iterator[Finding]:
         yield Finding(("tokens", "leeway"), "can't be more than 5m; repair the clocks instead")
     if tokens.refresh.reuse_grace > GRACE_MAX:
         yield Finding(("tokens", "refresh", "reuse_grace"), "can't be more than 1m; a thief may use it too")
+
+
+def _idle(sessions: Sessions, tokens: Tokens) -> Iterator[Finding]:
+    if sessions.idle_max is None:
+        return
+    if sessions.idle_max <= tokens.access.ttl:
+        sentence = "must be longer than tokens.access.ttl: clients refresh when that has passed"
+        yield Finding(("sessions", "idle_max"), sentence)
+    if sessions.idle_max > tokens.refresh.ttl:
+        yield Finding(
+            ("sessions", "idle_max"), "can't be longer than tokens.refresh.ttl, which ends it before"
+        )
 
 
 def _accounts(accounts: Accounts) -> Iterator[Finding]:

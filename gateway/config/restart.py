@@ -13,7 +13,14 @@ from pydantic import BaseModel
 from .schema import Config
 from .source import Steps, written_path
 
-FIXED: tuple[Steps, ...] = (("server",), ("auth",), ("tokens",), ("accounts",), ("rate_limits", "storage"))
+FIXED: tuple[Steps, ...] = (
+    ("server",),
+    ("auth",),
+    ("tokens",),
+    ("sessions",),
+    ("accounts",),
+    ("rate_limits", "storage"),
+)
 """With everything below them."""
 FREE: tuple[Steps, ...] = (("server", "reload"),)
 """But these: whether files are watched is nothing that was built."""

@@ -192,6 +192,17 @@ class Tokens(Section):
     refresh: RefreshToken = required("The long-lived token that only /auth/refresh and /auth/logout take.")
 
 
+class Sessions(Section):
+    """How long a login lasts without being used, and how many of them a user may have."""
+
+    idle_max: fields.Lifetime | None = setting(
+        None, "A session that was not refreshed for so long ends; left out: `tokens.refresh.ttl`.", "2h"
+    )
+    max_per_user: fields.SessionCount = setting(
+        0, "A login beyond so many ends the user's session that was used least recently; 0 for no cap.", 10
+    )
+
+
 class Password(Section):
     """What a new password must be."""
 
@@ -635,6 +646,7 @@ class Config(Section):
     server: Server = setting({}, "Where the gateway listens and what it takes from clients.")
     auth: Auth = setting({}, "The endpoints that the gateway serves itself.")
     tokens: Tokens = required("The tokens that logins give out.")
+    sessions: Sessions = setting({}, "How long a login lasts without being used, and how many there may be.")
     accounts: Accounts = setting({}, "The people who can log in.")
     rate_limits: RateLimits = setting({}, "How often the endpoints that guessers love may be asked.")
     identity_headers: IdentityHeaders = setting({}, "The headers that tell the backend who is asking.")

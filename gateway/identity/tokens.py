@@ -89,9 +89,17 @@ class AccessTokens:
         self._verified: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
 
     def issue(
-        self, *, user_id: str, email: str, is_admin: bool, roles: tuple[str, ...], session: str, version: int
+        self,
+        *,
+        user_id: str,
+        email: str,
+        is_admin: bool,
+        roles: tuple[str, ...],
+        session: str,
+        session_ends: int,
+        version: int,
     ) -> str:
-        """A token that holds from now for `ttl` seconds."""
+        """A token that holds from now for `ttl` seconds, and no longer than its session."""
         now = int(self._clock())
         return self._key.sign(
             {
@@ -104,7 +112,7 @@ class AccessTokens:
                 "sid": session,
                 "ver": version,
                 "iat": now,
-                "exp": now + self._ttl,
+                "exp": min(now + self._ttl, session_ends),
             }
         )
 

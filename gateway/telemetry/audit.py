@@ -105,6 +105,32 @@ class LoggedOut(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnded(Event):
+    """By somebody other than its own client."""
+
+    name = "session_ended"
+
+    user: str
+    """The user's id."""
+    session: str
+    """The session's id."""
+    reason: str
+    """"ended" from a list of sessions, "too_many" by a login beyond the cap."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsEnded(Event):
+    """All of a user's at once."""
+
+    name = "sessions_ended"
+
+    user: str
+    """The user's id."""
+    count: int
+    """How many there were."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordChanged(Event):
     name = "password_changed"
 

@@ -25,6 +25,7 @@ from gateway.web.fields import read_query, text
 from gateway.web.openapi import describe
 from gateway.web.routing import Endpoint, Handler, route
 from gateway.web.seen import seen
+from gateway.web.sessions import Sessions
 from gateway.web.shapes import person, tokens
 from gateway.web.users import Users
 from gateway.web.visitors import Authenticate, Visitors
@@ -45,6 +46,7 @@ def build_auth(
     """The ASGI application behind `prefix`. It expects paths with the prefix still on them."""
     visitors = Visitors(accounts, authenticate)
     auth = Auth(accounts, visitors, attempts, address_of, audit)
+    sessions = Sessions(accounts, visitors)
     users = Users(accounts, visitors, prefix)
 
     endpoints = [
@@ -53,11 +55,24 @@ def build_auth(
         Endpoint(f"{prefix}/logout", "auth:logout", {"POST": auth.log_out}),
         Endpoint(f"{prefix}/me", "auth:me", {"GET": auth.me}),
         Endpoint(f"{prefix}/password", "auth:password", {"POST": auth.change_password}),
+        Endpoint(f"{prefix}/sessions", "auth:sessions", {"GET": sessions.list}),
+        Endpoint(f"{prefix}/sessions/{{id}}", "auth:session", {"DELETE": sessions.end}),
+        Endpoint(f"{prefix}/logout-all", "auth:logout_all", {"POST": sessions.end_all}),
         Endpoint(f"{prefix}/users", "auth:users", {"GET": users.list, "POST": users.create}),
         Endpoint(
             f"{prefix}/users/{{id}}",
             "auth:user",
             {"GET": users.get, "PATCH": users.update, "DELETE": users.delete},
+        ),
+        Endpoint(
+            f"{prefix}/users/{{id}}/sessions",
+            "auth:user_sessions",
+            {"GET": sessions.list_of, "DELETE": sessions.end_all_of},
+        ),
+        Endpoint(
+            f"{prefix}/users/{{id}}/sessions/{{session}}",
+            "auth:user_session",
+            {"DELETE": sessions.end_of},
         ),
         Endpoint(f"{prefix}/openapi.json", "auth:openapi", {"GET": _description(prefix)}),
     ]

@@ -27,6 +27,14 @@ async def read_fields(request: Request, required: Readers = NONE, optional: Read
     return take(parse_object(await _read(request)), required=required, optional=optional)
 
 
+async def read_nothing(request: Request) -> None:
+    """For a call that says all by its path: no query, and no body or an empty object."""
+    read_query(request)
+    if body := await _read(request):
+        _check_media_type(request)
+        take(parse_object(body))
+
+
 def _check_media_type(request: Request) -> None:
     """Only `application/json`: a browser sends that to another site after a preflight only."""
     values = request.headers.getlist("content-type")

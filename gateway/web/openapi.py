@@ -42,6 +42,10 @@ def describe(prefix: str) -> Json:
         "servers": [{"url": "/"}],
         "tags": [
             {"name": "session", "description": "Logging in and out"},
+            {
+                "name": "sessions",
+                "description": "Sessions that are open: one's own, and for admins anybody's",
+            },
             {"name": "users", "description": "Looking after accounts; for admins"},
             {"name": "description", "description": "This document"},
         ],
@@ -108,6 +112,38 @@ def _paths() -> Json:
                 token=True,
             )
         },
+        "/sessions": {
+            "get": _operation(
+                "listSessions",
+                "sessions",
+                "One's own open sessions, the latest login first, a page at a time.",
+                parameters=_PAGED_SESSIONS,
+                answers={200: ("One page", "Sessions")},
+                refusals=(errors.InvalidField, *_CALLER, *_AWAY),
+                token=True,
+            )
+        },
+        "/sessions/{id}": {
+            "parameters": [_ID],
+            "delete": _operation(
+                "endSession",
+                "sessions",
+                "End one of one's own sessions, and its access tokens.",
+                answers={204: ("Ended", None)},
+                refusals=(errors.InvalidField, *_CALLER, errors.NotFound, *_AWAY),
+                token=True,
+            ),
+        },
+        "/logout-all": {
+            "post": _operation(
+                "logOutEverywhere",
+                "sessions",
+                "End all of one's own sessions, this one too.",
+                answers={204: ("Ended", None)},
+                refusals=(*_BODY, *_CALLER, *_AWAY),
+                token=True,
+            )
+        },
         "/users": {
             "get": _operation(
                 "listUsers",
@@ -133,7 +169,7 @@ def _paths() -> Json:
             ),
         },
         "/users/{id}": {
-            "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
+            "parameters": [_ID],
             "get": _operation(
                 "getUser",
                 "users",
@@ -164,6 +200,37 @@ def _paths() -> Json:
                 "Delete an account. Its sessions end.",
                 answers={204: ("Deleted", None)},
                 refusals=(errors.InvalidField, *_ADMIN, errors.NotFound, errors.LastAdmin, *_AWAY),
+                token=True,
+            ),
+        },
+        "/users/{id}/sessions": {
+            "parameters": [_ID],
+            "get": _operation(
+                "listSessionsOfUser",
+                "sessions",
+                "A user's open sessions, the latest login first, a page at a time.",
+                parameters=_PAGED_SESSIONS,
+                answers={200: ("One page", "Sessions")},
+                refusals=(errors.InvalidField, *_ADMIN, errors.NotFound, *_AWAY),
+                token=True,
+            ),
+            "delete": _operation(
+                "endSessionsOfUser",
+                "sessions",
+                "End all sessions of a user, and their access tokens.",
+                answers={204: ("Ended", None)},
+                refusals=(errors.InvalidField, *_ADMIN, errors.NotFound, *_AWAY),
+                token=True,
+            ),
+        },
+        "/users/{id}/sessions/{session}": {
+            "parameters": [_ID, _in_path("session")],
+            "delete": _operation(
+                "endSessionOfUser",
+                "sessions",
+                "End one session of a user, and its access tokens.",
+                answers={204: ("Ended", None)},
+                refusals=(errors.InvalidField, *_ADMIN, errors.NotFound, *_AWAY),
                 token=True,
             ),
         },
@@ -246,17 +313,36 @@ def _query(name: str, description: str, schema: Json) -> Json:
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
+def _in_path(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
 def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+_ID: Json = _in_path("id")
+_PAGED_SESSIONS: list[Json] = [
+    _query("limit", "Sessions on a page", {"type": "integer", "minimum": 1, "maximum": 200}),
+    _query("cursor", "`nextCursor` of the page before", {"type": "string"}),
+]
 _TEXT: Json = {"type": "string"}
+_TIME: Json = {"type": "string", "format": "date-time"}
 _SECRET: Json = {"type": "string", "format": "password", "writeOnly": True}
 _FLAG: Json = {"type": "boolean"}
 _EMAIL: Json = {"type": "string", "description": "Compared trimmed, in NFKC, without case"}
 _ROLES: Json = {"type": "array", "items": {"type": "string", "pattern": "^[a-z0-9._:-]{1,64}$"}}
 _PERSON: Json = {"id": _TEXT, "email": _EMAIL, "isAdmin": _FLAG, "roles": _ROLES}
-_ACCOUNT: Json = {**_PERSON, "disabled": _FLAG, "createdAt": {"type": "string", "format": "date-time"}}
+_ACCOUNT: Json = {**_PERSON, "disabled": _FLAG, "createdAt": _TIME}
+_SESSION: Json = {
+    "id": _TEXT,
+    "createdAt": _TIME,
+    "lastUsedAt": {**_TIME, "description": "Of the login or the latest refresh"},
+    "expiresAt": {**_TIME, "description": "When it is over, unless it is refreshed before"},
+    "address": {**_TEXT, "description": "Where it was last used from"},
+    "userAgent": _TEXT,
+    "current": {**_FLAG, "description": "It is the caller's own"},
+}
 _TOKENS: Json = {"accessToken": _TEXT, "refreshToken": _TEXT}
 _CHANGES: Json = {"email": _EMAIL, "password": _SECRET, "isAdmin": _FLAG, "roles": _ROLES, "disabled": _FLAG}
 
@@ -275,6 +361,10 @@ def _schemas() -> Json:
         "Account": _object(_ACCOUNT),
         "Accounts": _object(
             {"items": {"type": "array", "items": _ref("Account")}, "nextCursor": {"type": ["string", "null"]}}
+        ),
+        "Session": _object(_SESSION),
+        "Sessions": _object(
+            {"items": {"type": "array", "items": _ref("Session")}, "nextCursor": {"type": ["string", "null"]}}
         ),
         "Tokens": _object(_TOKENS),
         "LoggedIn": _object({**_TOKENS, "user": _ref("Person")}),

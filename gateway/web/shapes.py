@@ -1,11 +1,11 @@
-"""Accounts as JSON: exactly these keys, so that no hash or later column can slip out."""
+"""Accounts and sessions as JSON: exactly these keys, so that no hash or later column can slip out."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.accounts.service import LoggedIn, Page, Tokens, User
+from gateway.accounts.service import LoggedIn, OpenSession, Page, Tokens, User
 
 
 def person(user: User) -> dict[str, Any]:
@@ -18,8 +18,26 @@ def account(user: User) -> dict[str, Any]:
     return {**person(user), "disabled": user.disabled, "createdAt": moment(user.created_at)}
 
 
-def accounts_page(page: Page) -> dict[str, Any]:
+def accounts_page(page: Page[User]) -> dict[str, Any]:
     return {"items": [account(user) for user in page.items], "nextCursor": page.next_cursor}
+
+
+def session(found: OpenSession, *, current: str | None) -> dict[str, Any]:
+    """What people see of their sessions, and admins of anybody's. `current` is the caller's own."""
+    return {
+        "id": found.id,
+        "createdAt": moment(found.created_at),
+        "lastUsedAt": moment(found.last_used_at),
+        "expiresAt": moment(found.expires_at),
+        "address": found.address,
+        "userAgent": found.user_agent,
+        "current": found.id == current,
+    }
+
+
+def sessions_page(page: Page[OpenSession], *, current: str | None) -> dict[str, Any]:
+    items = [session(found, current=current) for found in page.items]
+    return {"items": items, "nextCursor": page.next_cursor}
 
 
 def tokens(pair: Tokens | LoggedIn) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from gateway.accounts.database import Database
 from gateway.accounts.passwords import Passwords
-from gateway.accounts.service import Accounts, Client, Lifetimes, LoggedIn, User
+from gateway.accounts.service import Accounts, Client, LoggedIn, SessionRules, User
 from gateway.accounts.tables import sessions
 from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
@@ -56,6 +56,8 @@ class World:
     cutoffs: Cutoffs = field(default_factory=Cutoffs)
     cost: int = 4
     min_length: int = 10
+    rules: dict[str, Any] = field(default_factory=dict)
+    """Of sessions, where a test wants others."""
 
     def __post_init__(self) -> None:
         self.passwords = Passwords(cost=self.cost, threads=2)
@@ -70,10 +72,11 @@ class World:
             passwords=self.passwords,
             access=self.access,
             refresh=self.refresh_tokens,
-            lifetimes=Lifetimes(
+            session_rules=SessionRules(
                 refresh_ttl=REFRESH_TTL,
                 session_max=SESSION_MAX,
                 reuse_grace=GRACE,
+                **self.rules,
             ),
             access_life=ACCESS_TTL + LEEWAY,
             on_cut=self.cutoffs.apply,

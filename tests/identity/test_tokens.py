@@ -57,6 +57,7 @@ def issue(tokens: AccessTokens, **changes: object) -> bytes:
         "is_admin": False,
         "roles": ("auditor", "analyst"),
         "session": "session-1",
+        "session_ends": NOW + 30 * 86_400,
         "version": 3,
     }
     return tokens.issue(**(person | changes)).encode()  # type: ignore[arg-type]

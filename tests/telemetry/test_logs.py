@@ -386,7 +386,13 @@ def test_masking_takes_no_time_whatever_the_text(text: str) -> None:
 def test_no_token_or_password_reaches_the_log_of_a_busy_process(out: io.StringIO) -> None:
     access = AccessTokens(secret=b"k" * 32, issuer="gateway", ttl=900, leeway=10)
     token = access.issue(
-        user_id="u", email="ada@example.com", is_admin=False, roles=(), session="s", version=0
+        user_id="u",
+        email="ada@example.com",
+        is_admin=False,
+        roles=(),
+        session="s",
+        session_ends=2**33,
+        version=0,
     )
     log = logging.getLogger("gateway.web")
     log.info("headers: %s", [(b"authorization", b"Bearer " + token.encode())])

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Scope
 from gateway.accounts import schema
 from gateway.accounts.database import Database
 from gateway.accounts.passwords import Passwords
-from gateway.accounts.service import Accounts, Lifetimes, User
+from gateway.accounts.service import Accounts, SessionRules, User
 from gateway.errors import InvalidToken
 from gateway.http.head import Headers
 from gateway.identity.credentials import find_bearer
@@ -138,7 +138,7 @@ async def running(path: Path) -> AsyncIterator[World]:
         passwords=passwords,
         access=access,
         refresh=refresh,
-        lifetimes=Lifetimes(
+        session_rules=SessionRules(
             refresh_ttl=7 * 86400,
             session_max=30 * 86400,
             reuse_grace=10,

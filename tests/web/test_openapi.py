@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,10 @@ METHODS = {"get", "post", "patch", "delete"}
 TOO_LARGE = {"email": "x" * 20_000}
 NEW = {"email": "new@example.com", "password": PASSWORD}
 SOMEBODY = "/auth/users/{id}"
+OWN_SESSION = "/auth/sessions/{id}"
+THEIR_SESSIONS = "/auth/users/{id}/sessions"
+THEIR_SESSION = "/auth/users/{id}/sessions/{session}"
+BODILESS = "/auth/logout-all"
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -65,13 +70,13 @@ class TestShape:
 
     def test_operations_are_complete(self) -> None:
         ids = [operation["operationId"] for _, _, operation in operations()]
-        assert len(ids) == len(set(ids)) == 11
+        assert len(ids) == len(set(ids)) == 17
         for path, method, operation in operations():
             assert operation["summary"].endswith(".")
             assert operation["security"] in ([], [{"accessToken": []}])
-            assert ("requestBody" in operation) == (method in ("post", "patch"))
+            assert ("requestBody" in operation) == (method in ("post", "patch") and path != BODILESS)
             declared = {part["name"] for part in DOCUMENT["paths"][path].get("parameters", [])}
-            assert declared == ({"id"} if "{id}" in path else set())
+            assert declared == set(re.findall(r"\{(\w+)\}", path))
             assert all(response["description"] for response in operation["responses"].values())
 
     def test_what_a_request_may_hold_is_closed(self) -> None:
@@ -95,6 +100,9 @@ ADMIN_CASES = [
         ("get", SOMEBODY),
         ("patch", SOMEBODY),
         ("delete", SOMEBODY),
+        ("get", THEIR_SESSIONS),
+        ("delete", THEIR_SESSIONS),
+        ("delete", THEIR_SESSION),
     ]
     for case in [
         ({"as": "anonymous"}, 401, "not_logged_in"),
@@ -112,6 +120,7 @@ BODY_CASES = [
         ("post", "/auth/refresh", "anonymous"),
         ("post", "/auth/logout", "anonymous"),
         ("post", "/auth/password", USER),
+        ("post", BODILESS, USER),
         ("post", "/auth/users", ADMIN),
         ("patch", SOMEBODY, ADMIN),
     ]
@@ -124,6 +133,27 @@ BODY_CASES = [
 ]
 LOGIN = {"email": USER, "password": PASSWORD}
 OWN_CASES = [
+    *[
+        (method, path, case)
+        for method, path in [("get", "/auth/sessions"), ("delete", OWN_SESSION), ("post", BODILESS)]
+        for case in [
+            ({"as": "anonymous"}, 401, "not_logged_in"),
+            ({"as": "forged"}, 401, "invalid_token"),
+            ({"as": "twice"}, 400, "duplicate_credential"),
+            ({"as": USER, "query": "x=1"}, 400, "invalid_field"),
+            ({"as": USER, "away": True}, 503, "unavailable"),
+        ]
+    ],
+    ("get", "/auth/sessions", ({"as": USER, "query": "limit=1"}, 200, None)),
+    ("delete", OWN_SESSION, ({"as": USER, "id": "session"}, 204, None)),
+    ("delete", OWN_SESSION, ({"as": ADMIN, "id": "session"}, 404, "not_found")),
+    ("post", BODILESS, ({"as": USER}, 204, None)),
+    ("get", THEIR_SESSIONS, ({"as": ADMIN, "query": "limit=1"}, 200, None)),
+    ("get", THEIR_SESSIONS, ({"as": ADMIN, "id": "x"}, 404, "not_found")),
+    ("delete", THEIR_SESSIONS, ({"as": ADMIN}, 204, None)),
+    ("delete", THEIR_SESSIONS, ({"as": ADMIN, "id": "x"}, 404, "not_found")),
+    ("delete", THEIR_SESSION, ({"as": ADMIN}, 204, None)),
+    ("delete", THEIR_SESSION, ({"as": ADMIN, "id": "admin"}, 404, "not_found")),
     ("post", "/auth/login", ({"json": LOGIN}, 200, None)),
     ("post", "/auth/login", ({"json": {**LOGIN, "password": "x"}}, 401, "invalid_credentials")),
     ("post", "/auth/login", ({"json": {**LOGIN, "password": "x"}, "times": 6}, 429, "too_many_requests")),
@@ -204,7 +234,8 @@ async def ask(
 ) -> httpx.Response:
     """Carry out one case of the tables above."""
     login = await world.log_in()
-    ids = {"admin": world.admin.id, None: world.user.id}
+    session = world.access.verify(login["accessToken"].encode()).session
+    ids = {"admin": world.admin.id, "session": session, None: world.user.id}
     asked: dict[str, Any] = {"headers": await _credentials(world, given.get("as", "anonymous"))}
     if "text" in given:
         asked["content"] = given["text"]
@@ -219,7 +250,7 @@ async def ask(
         }.get(str(given["json"]), given["json"])
     if given.get("away"):
         monkeypatch.setattr(world.database, "_run", _away)
-    url = path.format(id=ids.get(given.get("id"), given.get("id")))
+    url = path.format(id=ids.get(given.get("id"), given.get("id")), session=session)
     if "query" in given:
         url += f"?{given['query']}"
     for _ in range(given.get("times", 1)):
