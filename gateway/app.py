@@ -25,6 +25,7 @@ from gateway.http.head import Head
 from gateway.http.identity_headers import HeaderSieve, identity_lines
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
+from gateway.policy.compile import cors as compile_cors
 from gateway.policy.model import Policy
 from gateway.proxy.asgi import ProxyApp
 from gateway.proxy.gate import Destination, Gate, Rules
@@ -225,6 +226,7 @@ def build(
         attempts=attempts,
         audit=audit.record,
         prefix=config.auth.prefix,
+        cors=compile_cors(config.auth.cors),
     )
     _watch(metrics, pools, cutoffs, health, outlet)
     own = Observer(auth, begin=lambda scope: gate.begin(_head(scope)), on_done=finish)

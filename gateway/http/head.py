@@ -20,6 +20,9 @@ STATE_REFUSED = "gateway.refused"
 """In `scope["state"]`: the GatewayError that our server answered by itself, to a request already judged
 whose body came late or malformed. One request has one line in the log."""
 
+STATE_CORS = "gateway.cors"
+"""In `scope["state"]`: the lines of `http.cors` that belong to whatever our server answers by itself."""
+
 
 class Known:
     """Room for what was worked out from header lines.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.errors import AmbiguousPath, BadRequest, BadTarget, DotSegment, Forbidden, NotFound, Unauthorized
+from gateway.http.cors import NO_PAGES, Cors
 from gateway.identity.principal import Principal
 from gateway.policy.match import Matcher
 from gateway.policy.model import FINAL, Address, Claims, Policy, Reason, Route
@@ -148,7 +149,7 @@ def _claims(
         if folded.startswith(policy.auth_prefix) and (folded + b"/").startswith(policy.auth_prefix + b"/"):
             raise NotFound
     found = [route or policy.default for route in _routes(policy.matcher, method, host, readings)]
-    route, forward = found[0], path
+    route, forward, cors = found[0], path, _shared(found)
     if route.strip:
         forward = strip(path, route.strip)
         behind = _routes(policy.behind[route.upstream], method, host, _with_folds(readings_of(forward)))
@@ -157,7 +158,13 @@ def _claims(
     reason = Reason.DEFAULT if route is policy.default else route.allow.reason
     limited = tuple(each for each in (route, *others) if each.rate_limit is not None)
     timed = any(each.allow.valid is not None for each in (route, *others))
-    return Claims(route, others, Decision(Verdict.ALLOW, reason, route, forward, None), limited, timed)
+    return Claims(route, others, Decision(Verdict.ALLOW, reason, route, forward, None), limited, timed, cors)
+
+
+def _shared(found: list[Route]) -> Cors | None:
+    """No page may use a path that could be several routes', unless all of them say the same of pages."""
+    first = found[0].cors
+    return first if all(route.cors == first for route in found) else NO_PAGES
 
 
 def _with_folds(readings: tuple[Reading, ...]) -> list[tuple[Reading, Reading]]:

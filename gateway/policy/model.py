@@ -271,6 +271,8 @@ class Policy:
     """All routes."""
     behind: Mapping[str, Matcher[Route]]
     """The routes of each upstream that gets stripped paths."""
+    cors: bool = False
+    """Some route has a `cors`."""
     memory: dict[tuple[str, bytes, bytes], Claims] = field(default_factory=dict, repr=False)
     """Belongs to `decide`, which bounds it: what it worked out for recent requests."""
 
@@ -284,6 +286,7 @@ class Policy:
             auth_prefix=auth_prefix.rstrip("/").lower().encode(),
             matcher=Matcher(routes),
             behind={name: Matcher(route for route in routes if route.upstream == name) for name in stripped},
+            cors=any(route.cors is not None for route in (*routes, default)),
         )
 
 
@@ -330,3 +333,5 @@ class Claims(NamedTuple):
     """Those of them all with a rate limit. A request counts in each."""
     timed: bool = False
     """Some of them holds only for a time."""
+    cors: Cors | None = None
+    """What every reading of the path says of pages; None: the backend says."""

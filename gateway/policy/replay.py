@@ -125,7 +125,7 @@ class Replay:
         self._host = host
         self._emails: dict[str, str] = {}
         self._asks_emails = any(route.allow.users is not None for route in policy.routes)
-        self._preflights = any(route.cors is not None for route in (*policy.routes, policy.default))
+        self._preflights = policy.cors
         self._memory: dict[tuple[object, ...], Key] = {}
 
     @property

@@ -20,11 +20,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from gateway.errors import GatewayError, InternalError, NotImplementedHere
-from gateway.http.head import STATE_REFUSED, STATE_REQUEST_ID, Head, Headers
+from gateway.http.head import STATE_CORS, STATE_REFUSED, STATE_REQUEST_ID, Head, Headers
 from gateway.http.problem import render
 from gateway.proxy.exchange import BODY_IDLE, Exchange
 from gateway.proxy.upstream.answer import Answer
-from gateway.proxy.verdict import Forward, Judgement, Refuse, Wait
+from gateway.proxy.verdict import Forward, Judgement, Preflight, Refuse, Wait
 from gateway.telemetry.logs import Decided
 
 Message = MutableMapping[str, Any]
@@ -81,10 +81,14 @@ class ProxyApp:
             judgement = await judgement.judgement()
         if isinstance(judgement, Forward) and head is not None:
             state = scope.setdefault("state", {})
-            state[STATE_REQUEST_ID] = judgement.request_id
+            state[STATE_REQUEST_ID], state[STATE_CORS] = judgement.request_id, judgement.cors
             await _AsgiPort(judgement, head, receive, send, self._on_done, self._body_idle, state).run()
         elif isinstance(judgement, Refuse):
-            await self._answer(judgement, scope, receive, send)
+            answer = render(judgement.error, request_id=judgement.request_id, token_sent=judgement.token_sent)
+            await self._answer(judgement, answer, scope, receive, send)
+        elif isinstance(judgement, Preflight):
+            request_id: Headers = [(b"x-request-id", judgement.request_id.encode())]
+            await self._answer(judgement, (204, request_id, b""), scope, receive, send)
 
     def _judge(self, head: Head) -> Judgement:
         try:
@@ -93,12 +97,18 @@ class ProxyApp:
             log.exception("the gate failed")
             return _refuse({"method": head.method, "raw_path": head.path}, InternalError(close=True))
 
-    async def _answer(self, refuse: Refuse, scope: Scope, receive: Receive, send: Send) -> None:
-        status, headers, body = render(
-            refuse.error, request_id=refuse.request_id, token_sent=refuse.token_sent
-        )
-        refuse.decided.status, refuse.decided.bytes_out = status, len(body)
-        self._on_done(refuse.decided)
+    async def _answer(
+        self,
+        judgement: Refuse | Preflight,
+        answer: tuple[int, Headers, bytes],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        status, headers, body = answer
+        headers += judgement.cors
+        judgement.decided.status, judgement.decided.bytes_out = status, len(body)
+        self._on_done(judgement.decided)
         if _announces_body(scope["headers"]):
             _close_after(headers)
             await _answer_and_linger(receive, send, (status, headers, body), scope["headers"])
@@ -250,7 +260,7 @@ class _AsgiPort:
 
     def fail(self, error: GatewayError) -> None:
         status, headers, body = render(error, request_id=self._forward.request_id)
-        self._begin(status, headers)
+        self._begin(status, [*headers, *self._forward.cors])
         self._outbox.append(body)
         self.finish([])
 

@@ -335,8 +335,15 @@ class Exchange:
     # ------------------------------------------------------------------------------
 
     def _edited(self, answer: Answer) -> Answer:
+        """As the route has it; the same answer is most often edited in the same way again."""
         edits = self._forward.edits
-        return replace(answer, headers=edits.apply(answer.headers), rendered=b"") if edits else answer
+        if not edits:
+            return answer
+        last = answer.edited
+        if last is None or last[0] is not edits:
+            fresh = replace(answer, headers=edits.apply(answer.headers), rendered=b"", edited=None)
+            answer.edited = last = (edits, fresh)
+        return last[1]
 
     def _with_offer(self, answer: Answer) -> Answer:
         offer = self._forward.lone_offer

@@ -30,8 +30,10 @@ from gateway.errors import (
     NotImplementedHere,
 )
 from gateway.http.client_address import Client, ClientAddresses
+from gateway.http.cors import Cors, CorsEdits, Lines, Page, read_page
 from gateway.http.framing import CHUNKED, Framing, read_framing
 from gateway.http.head import METHODS, REFUSED_METHODS, Head, Headers
+from gateway.http.header_edits import NO_EDITS, HeaderEdits
 from gateway.http.identity_headers import HeaderSieve, IdentityLines
 from gateway.http.websocket import WEBSOCKET, check_handshake, lone_bearer, read_upgrade, take_bearer
 from gateway.identity.credentials import find_bearer
@@ -42,7 +44,7 @@ from gateway.policy.decide import claims_of, settle
 from gateway.policy.model import Claims, Decision, Policy, Route, Verdict
 from gateway.proxy.limits import Hit, RouteLimits, by_address, by_user
 from gateway.proxy.upstream.pool import Pool
-from gateway.proxy.verdict import Forward, Judgement, Refuse, Wait
+from gateway.proxy.verdict import Forward, Judgement, Preflight, Refuse, Wait
 from gateway.telemetry.logs import Decided
 
 
@@ -74,6 +76,10 @@ class Rules:
     """How a backend is told who asks."""
 
 
+_Judged = Forward | Refuse | Wait
+"""What becomes of a request that is no preflight."""
+
+
 class Gate:
     """Judges requests. Holds no state of any connection."""
 
@@ -102,17 +108,18 @@ class Gate:
 
     def judge(self, head: Head) -> Judgement:
         """Forward, Refuse with the reason, or Wait. Never raises for anything a client can send."""
-        study = head.known.study
-        known = study is not None and study.is_of(head, self._rules)
-        client = study.client if known else self._clients.of(head)
+        study: _Study | None = head.known.study
+        if study is not None and not study.is_of(head, self._rules):
+            study = None
+        client = study.client if study is not None else self._clients.of(head)
         decided = _begin(head, client)
         try:
-            if not known:
+            if study is None:
                 study = head.known.study = self._study(head, client)
             decided.host = study.framing.host
             return self._judge(head, study, decided)
         except GatewayError as error:
-            return _refuse(error, decided)
+            return _refuse(error, decided, _cors_lines(head, study))
 
     def begin(self, head: Head) -> Decided:
         """The record of a request that the gateway answers itself, as `judge` would begin it."""
@@ -142,22 +149,29 @@ class Gate:
                 raise DuplicateCredential
             token = token if offered is None else offered
         lone = lone_bearer(head.headers) or b""
-        return _Study(self._rules, head, headers, framing, client, token, asked, lone)
+        page = read_page(headers) if self._rules.policy.cors else None
+        return _Study(self._rules, head, headers, framing, client, token, asked, lone, page)
 
     def _judge(self, head: Head, study: _Study, decided: Decided) -> Judgement:
         if head.method in REFUSED_METHODS:
             raise MethodNotAllowed(allow=METHODS)
+        if study.page is not None and head.method == "OPTIONS":
+            preflight = _preflight(study, study.page, decided)
+            if preflight is not None:
+                return preflight
         claims = claims_of(study.rules.policy, head.method, study.framing.host, decided.path)
         if isinstance(claims, Decision):
-            return _denied(claims, None, None, decided)
+            return _denied(claims, None, None, decided, _cors_lines(head, study))
         if claims.limited:
             hits = by_address(claims.limited, study.client.address)
             if hits:
                 decided.route = claims.route.label
-                return self._within(hits, decided, lambda: self._decide(head, study, claims, decided))
+                return self._within(
+                    hits, head, study, decided, lambda: self._decide(head, study, claims, decided)
+                )
         return self._decide(head, study, claims, decided)
 
-    def _decide(self, head: Head, study: _Study, claims: Claims, decided: Decided) -> Judgement:
+    def _decide(self, head: Head, study: _Study, claims: Claims, decided: Decided) -> _Judged:
         principal = bad_token = None
         try:
             principal = self._principal(study.token)
@@ -165,7 +179,7 @@ class Gate:
             bad_token = error  # on a public route it counts as none
         decision = settle(claims, principal, study.client.address, self._now(claims))
         if decision.error is not None:
-            return _denied(decision, principal, bad_token, decided)
+            return _denied(decision, principal, bad_token, decided, _cors_lines(head, study))
         route = decision.route
         decided.route, decided.reason, decided.verdict = route.label, decision.reason._value_, "allow"
         if principal is not None:
@@ -176,11 +190,17 @@ class Gate:
             hits = by_user(claims.limited, principal)
             if hits:
                 return self._within(
-                    hits, decided, lambda: self._forward(head, study, principal, decision, decided)
+                    hits,
+                    head,
+                    study,
+                    decided,
+                    lambda: self._forward(head, study, principal, claims, decision, decided),
                 )
-        return self._forward(head, study, principal, decision, decided)
+        return self._forward(head, study, principal, claims, decision, decided)
 
-    def _within(self, hits: list[Hit], decided: Decided, then: Callable[[], Judgement]) -> Judgement:
+    def _within(
+        self, hits: list[Hit], head: Head, study: _Study, decided: Decided, then: Callable[[], _Judged]
+    ) -> _Judged:
         """`then`, if the limits allow. Raises TooManyRequests."""
         if self._limits.count(hits):
             return then()
@@ -190,13 +210,19 @@ class Gate:
                 await self._limits.wait_for(hits)
                 found = then()
             except GatewayError as error:
-                return _refuse(error, decided)
+                return _refuse(error, decided, _cors_lines(head, study))
             return await found.judgement() if isinstance(found, Wait) else found
 
         return Wait(judgement, decided)
 
     def _forward(
-        self, head: Head, study: _Study, principal: Principal | None, decision: Decision, decided: Decided
+        self,
+        head: Head,
+        study: _Study,
+        principal: Principal | None,
+        claims: Claims,
+        decision: Decision,
+        decided: Decided,
     ) -> Forward:
         route, framing = decision.route, study.framing
         limit = self._body_limit if route.body is None else route.body
@@ -205,6 +231,11 @@ class Gate:
         upgrade = _granted(head, study, route) if study.asked is not None else b""
         method, path, query = head.method, decision.path, head.target[len(decided.path) :]
         destination = study.rules.destinations[route.upstream]
+        edits: HeaderEdits | CorsEdits = route.response_headers
+        cors: Lines = ()
+        if claims.cors is not None:
+            edits = study.edits(route, claims.cors)
+            cors = edits.lines
         return Forward(
             decided.request_id,
             destination.pool,
@@ -226,9 +257,10 @@ class Gate:
             decided,
             partial(self._stands, head, study, principal),
             route.timeout,
-            route.response_headers,
+            edits,
             upgrade,
             study.lone if upgrade == WEBSOCKET else b"",
+            cors,
         )
 
     def _stands(self, head: Head, study: _Study, principal: Principal | None) -> bool:
@@ -258,6 +290,8 @@ class _Study:
     """What header lines say, for one peer and one set of rules; and what was last sent on for them."""
 
     __slots__ = (
+        "_edits",
+        "_edits_for",
         "_for",
         "_tail",
         "asked",
@@ -266,6 +300,7 @@ class _Study:
         "headers",
         "http_version",
         "lone",
+        "page",
         "peer",
         "rules",
         "scheme",
@@ -282,6 +317,7 @@ class _Study:
         token: bytes | None,
         asked: bytes | None,
         lone: bytes,
+        page: Page | None,
     ) -> None:
         self.rules = rules
         self.http_version, self.peer, self.scheme = head.http_version, head.peer, head.scheme
@@ -294,6 +330,10 @@ class _Study:
         """The protocol to switch to."""
         self.lone = lone
         """The token's subprotocol, if it was the only one."""
+        self.page = page
+        """Of a browser, if some rule minds."""
+        self._edits_for: tuple[Route, Cors] | None = None
+        self._edits = _NO_CORS_EDITS
         self._for: tuple[Route, Principal | None, bytes] | None = None
         self._tail = b""
 
@@ -315,6 +355,14 @@ class _Study:
             self._for = (route, principal, upgrade)
         return self._tail
 
+    def edits(self, route: Route, cors: Cors) -> CorsEdits:
+        """What becomes of the response's headers, and how a page may read it."""
+        last = self._edits_for
+        if last is None or last[0] is not route or last[1] is not cors:
+            self._edits = CorsEdits(route.response_headers, cors.lines(self.page))
+            self._edits_for = (route, cors)
+        return self._edits
+
     def _render(
         self, destination: Destination, route: Route, principal: Principal | None, upgrade: bytes
     ) -> bytes:
@@ -333,6 +381,32 @@ class _Study:
                 _framing_line(self.framing),
             )
         )
+
+
+def _preflight(study: _Study, page: Page, decided: Decided) -> Preflight | None:
+    """The answer to a browser that asks for a page; None where the backend says, or nobody asks.
+
+    The route is that of the method which the page wants to send. Whoever sends that is judged then: here
+    nobody's token, address or rate is looked at, and nothing goes upstream.
+    """
+    claims = (
+        claims_of(study.rules.policy, page.method, study.framing.host, decided.path) if page.method else None
+    )
+    if claims is None or isinstance(claims, Decision) or claims.cors is None:
+        return None
+    cors = claims.cors
+    decided.route, decided.reason = claims.route.label, "preflight"
+    decided.verdict = "allow" if cors.grants(page) else "deny"
+    return Preflight(cors.preflight(page), decided.request_id, decided)
+
+
+def _cors_lines(head: Head, study: _Study | None) -> Lines:
+    """What lets a page read an answer of ours."""
+    if study is None or not study.rules.policy.cors:
+        return ()
+    claims = claims_of(study.rules.policy, head.method, study.framing.host, head.path)
+    cors = claims.route.cors if isinstance(claims, Decision) else claims.cors
+    return cors.lines(study.page) if cors is not None else ()
 
 
 def _granted(head: Head, study: _Study, route: Route) -> bytes:
@@ -356,7 +430,11 @@ def _would(refused: Decision, bad_token: InvalidToken | None) -> str:
 
 
 def _denied(
-    decision: Decision, principal: Principal | None, bad_token: InvalidToken | None, decided: Decided
+    decision: Decision,
+    principal: Principal | None,
+    bad_token: InvalidToken | None,
+    decided: Decided,
+    cors: Lines,
 ) -> Refuse:
     decided.route, decided.reason, decided.verdict = decision.route.label, decision.reason._value_, "deny"
     if principal is not None:
@@ -367,12 +445,12 @@ def _denied(
     token_sent = principal is not None or bad_token is not None
     error = unproven or decision.error
     assert error is not None  # noqa: S101 - every decision but ALLOW has one
-    return Refuse(error, token_sent, decided.request_id, decided)
+    return Refuse(error, token_sent, decided.request_id, decided, cors)
 
 
-def _refuse(error: GatewayError, decided: Decided) -> Refuse:
+def _refuse(error: GatewayError, decided: Decided, cors: Lines) -> Refuse:
     decided.verdict, decided.reason = "deny", error.code
-    return Refuse(error, False, decided.request_id, decided)
+    return Refuse(error, False, decided.request_id, decided, cors)
 
 
 def _begin(head: Head, client: Client) -> Decided:
@@ -430,6 +508,7 @@ def _only(headers: Headers, name: bytes) -> bytes | None:
     return values[0] if len(values) == 1 else None
 
 
+_NO_CORS_EDITS = CorsEdits(NO_EDITS, ())
 _IDEMPOTENT = frozenset(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
 """RFC 9110 §9.2.2."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")

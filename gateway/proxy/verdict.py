@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.errors import GatewayError
+from gateway.http.cors import CorsEdits, Lines
 from gateway.http.header_edits import NO_EDITS, HeaderEdits
 
 if TYPE_CHECKING:
@@ -44,13 +45,15 @@ class Forward:
     """Does the caller's right still hold? None: nothing could end it."""
     timeout: float | None = None
     """Seconds for the response head; None: as the upstream says."""
-    edits: HeaderEdits = NO_EDITS
+    edits: HeaderEdits | CorsEdits = NO_EDITS
     """What the route changes in the response's headers."""
     upgrade: bytes = b""
     """The protocol that was granted, in small letters; empty for an ordinary request."""
     lone_offer: bytes = b""
     """The one subprotocol that the client offered, if that was its token: what the backend never saw, it
     can't select, and browsers insist on an answer."""
+    cors: Lines = ()
+    """For the page of another origin that may be reading the gateway's own answer, should there be one."""
 
 
 @dataclass(slots=True)
@@ -61,6 +64,20 @@ class Refuse:
     """The answer."""
     token_sent: bool
     """Whether a credential came with it: chooses the words of `WWW-Authenticate`."""
+    request_id: str
+    """Shown in the answer, written in the log."""
+    decided: Decided
+    """The decision line's record."""
+    cors: Lines = ()
+    """For the page of another origin that may be reading the answer."""
+
+
+@dataclass(slots=True)
+class Preflight:
+    """A browser asks whether a page may send a request. Answered 204 by the gateway, whoever it is."""
+
+    cors: Lines
+    """What the browser goes by."""
     request_id: str
     """Shown in the answer, written in the log."""
     decided: Decided
@@ -77,5 +94,5 @@ class Wait:
     """The decision line's record, should the client leave meanwhile."""
 
 
-Judgement = Forward | Refuse | Wait
+Judgement = Forward | Refuse | Preflight | Wait
 """What `Gate.judge` returns."""

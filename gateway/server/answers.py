@@ -6,6 +6,7 @@ import http
 from functools import lru_cache
 
 from gateway.errors import GatewayError
+from gateway.http.cors import Lines
 from gateway.http.problem import render
 from gateway.server.terms import http_date
 
@@ -32,11 +33,22 @@ def problem(
     token_sent: bool = False,
     headless: bool = False,
     keep_alive: bool = False,
+    cors: Lines = (),
 ) -> tuple[bytes, int]:
     """A whole answer, and the length of its body. `headless` leaves the body out, for HEAD."""
     status, headers, body = render(error, request_id=request_id, token_sent=token_sent)
-    lines = [status_line(status), *(b"%b: %b" % line for line in headers if line[0] != b"connection")]
-    lines += [b"date: " + http_date(), *(() if keep_alive else (b"connection: close",))]
+    lines = [line for line in headers if line[0] != b"connection"]
     if headless:
         body = b""
-    return b"\r\n".join([*lines, b"", body]), len(body)
+    return _head(status, (*lines, *cors), keep_alive) + body, len(body)
+
+
+def preflight(cors: Lines, *, request_id: str, keep_alive: bool) -> bytes:
+    """A browser's question is answered by the header alone."""
+    return _head(204, (*cors, (b"x-request-id", request_id.encode())), keep_alive)
+
+
+def _head(status: int, lines: Lines, keep_alive: bool) -> bytes:
+    end = b"" if keep_alive else CLOSE_LINE
+    beginning = [status_line(status), *(b"%b: %b" % line for line in lines), b"date: " + http_date()]
+    return b"\r\n".join([*beginning, end + b"\r\n"])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from gateway.errors import GatewayError, InternalError
-from gateway.http.head import STATE_REFUSED, STATE_REQUEST_ID, Headers
+from gateway.http.cors import Lines
+from gateway.http.head import STATE_CORS, STATE_REFUSED, STATE_REQUEST_ID, Headers
 from gateway.server.answers import CONTINUE, status_line
 from gateway.server.terms import NEVER, http_date
 
@@ -38,7 +39,13 @@ class Connection(Protocol):
     def read_on(self) -> None: ...
     def answered(self, cycle: Cycle) -> None: ...
     def refuse(
-        self, error: GatewayError, *, method: str | None, target: bytes | None, request_id: str | None
+        self,
+        error: GatewayError,
+        *,
+        method: str | None,
+        target: bytes | None,
+        request_id: str | None,
+        cors: Lines,
     ) -> None: ...
     def cut(self) -> None: ...
 
@@ -138,9 +145,12 @@ class Cycle:
             scope = self.scope
             state = scope["state"]
             state[STATE_REFUSED] = error
-            request_id = state.get(STATE_REQUEST_ID)
             self.connection.refuse(
-                error, method=scope["method"], target=scope["raw_path"], request_id=request_id
+                error,
+                method=scope["method"],
+                target=scope["raw_path"],
+                request_id=state.get(STATE_REQUEST_ID),
+                cors=state.get(STATE_CORS, ()),
             )
 
     def pause(self) -> None:

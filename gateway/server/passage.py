@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.errors import GatewayError, InternalError
+from gateway.http.cors import Lines
 from gateway.http.head import Head, Headers
 from gateway.proxy.exchange import CLIENT_GONE, Exchange
-from gateway.proxy.verdict import Forward, Judgement, Refuse, Wait
-from gateway.server.answers import CLOSE_LINE, CONTINUE, problem
+from gateway.proxy.verdict import Forward, Judgement, Preflight, Refuse, Wait
+from gateway.server.answers import CLOSE_LINE, CONTINUE, preflight, problem
 from gateway.server.terms import http_date, new_request_id
 from gateway.telemetry.logs import Decided
 
@@ -64,7 +65,13 @@ class Connection(Protocol):
     def answered(self, current: Passage) -> None: ...
     def tunnel(self) -> None: ...
     def refuse(
-        self, error: GatewayError, *, method: str | None, target: bytes | None, request_id: str | None
+        self,
+        error: GatewayError,
+        *,
+        method: str | None,
+        target: bytes | None,
+        request_id: str | None,
+        cors: Lines,
     ) -> None: ...
     def cut(self) -> None: ...
 
@@ -77,6 +84,8 @@ class Passage:
     _request_id = ""
     _decided: Decided | None = None
     """While the judgement waits."""
+    _cors: Lines = ()
+    """Of the gateway's own answer, should there be one."""
     _held = True
     """The engine takes no body just now."""
     _inbox: list[bytes] | None = None
@@ -149,7 +158,11 @@ class Passage:
         else:
             head = self._head
             self._connection.refuse(
-                error, method=head.method, target=head.target, request_id=self._request_id
+                error,
+                method=head.method,
+                target=head.target,
+                request_id=self._request_id,
+                cors=self._cors,
             )
 
     def pause(self) -> None:
@@ -249,6 +262,8 @@ class Passage:
     def _follow(self, judgement: Judgement) -> None:
         if isinstance(judgement, Forward):
             self._request_id = judgement.request_id
+            if judgement.cors:
+                self._cors = judgement.cors
             exchange = Exchange(judgement, self, on_done=self._lane.on_done, body_idle=self._lane.body_idle)
             self._exchange = exchange
             exchange.begin()
@@ -256,6 +271,8 @@ class Passage:
                 self._connection.flow.pause_reading()
         elif isinstance(judgement, Refuse):
             self._refuse(judgement)
+        elif isinstance(judgement, Preflight):
+            self._answer_preflight(judgement)
         else:
             self._request_id = judgement.decided.request_id
             self._decided = judgement.decided
@@ -287,9 +304,20 @@ class Passage:
     def _refuse(self, refuse: Refuse) -> None:
         decided = refuse.decided
         decided.status = refuse.error.status
+        self._cors = refuse.cors
         decided.bytes_out = self._answer(refuse.error, refuse.request_id, token_sent=refuse.token_sent)
         self._end()
         self._lane.on_done(decided)
+        self._connection.answered(self)
+
+    def _answer_preflight(self, asked: Preflight) -> None:
+        self._started = True
+        self.keep_alive = self.keep_alive and self.body_complete
+        asked.decided.status = 204
+        answer = preflight(asked.cors, request_id=asked.request_id, keep_alive=self.keep_alive)
+        self._connection.transport.write(answer)
+        self._end()
+        self._lane.on_done(asked.decided)
         self._connection.answered(self)
 
     def _answer(self, error: GatewayError, request_id: str, *, token_sent: bool) -> int:
@@ -302,6 +330,7 @@ class Passage:
             token_sent=token_sent,
             headless=self._head.method == "HEAD",
             keep_alive=self.keep_alive,
+            cors=self._cors,
         )
         self._connection.transport.write(answer)
         return length

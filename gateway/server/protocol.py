@@ -40,6 +40,7 @@ from uvicorn.server import ServerState
 
 from gateway.errors import BodyTooLarge, GatewayError, Overloaded, RequestTimeout
 from gateway.http.chunked import ChunkedBody
+from gateway.http.cors import Lines
 from gateway.http.head import Head
 from gateway.server.answers import problem
 from gateway.server.cycle import Cycle
@@ -276,13 +277,14 @@ class GatewayProtocol(HttpToolsProtocol):
         method: str | None = None,
         target: bytes | None = None,
         request_id: str | None = None,
+        cors: Lines = (),
     ) -> None:
         """Answer by ourselves and be done with this connection.
 
         With `request_id`, the app knows the request by that name and accounts for it.
         """
         known, request_id = request_id is not None, request_id or new_request_id()
-        answer, _ = problem(error, request_id=request_id, headless=method == "HEAD")
+        answer, _ = problem(error, request_id=request_id, headless=method == "HEAD", cors=cors)
         self.transport.write(answer)
         self._linger()
         if known:

@@ -17,10 +17,12 @@ from starlette.types import ASGIApp, Scope
 from gateway.accounts.service import Accounts, Client, canonical_email
 from gateway.errors import InvalidCredentials, InvalidField, TooManyRequests
 from gateway.http.client_address import Address
+from gateway.http.cors import Cors
 from gateway.telemetry.audit import Event, LoginLimited
 from gateway.web.answers import Answers, json_answer, no_content
 from gateway.web.attempts import Attempts
 from gateway.web.body import read_fields
+from gateway.web.cors import CrossOrigin
 from gateway.web.fields import read_query, text
 from gateway.web.openapi import describe
 from gateway.web.routing import Endpoint, Handler, route
@@ -42,6 +44,7 @@ def build_auth(
     attempts: Attempts,
     audit: Callable[[Event], None],
     prefix: str = "/auth",
+    cors: Cors | None = None,
 ) -> ASGIApp:
     """The ASGI application behind `prefix`. It expects paths with the prefix still on them."""
     visitors = Visitors(accounts, authenticate)
@@ -76,7 +79,8 @@ def build_auth(
         ),
         Endpoint(f"{prefix}/openapi.json", "auth:openapi", {"GET": _description(prefix)}),
     ]
-    return Answers(route(endpoints))
+    answers = Answers(route(endpoints))
+    return answers if cors is None else CrossOrigin(answers, cors)
 
 
 def _description(prefix: str) -> Handler:

@@ -50,6 +50,8 @@ class Answer:
     """The protocol that a 101 switches to, in small letters."""
     rendered: bytes = field(default=b"", repr=False)
     """Room for a port to keep the head as it writes it to the client."""
+    edited: tuple[object, Answer] | None = field(default=None, repr=False)
+    """Room for an exchange to keep what a route's edits made of it, and which edits these were."""
 
 
 def read_answer(head: bytes) -> Answer:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.support.lanes import Yard, open_yard
+from tests.support.redis import RedisServer
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +44,9 @@ async def big_yard(the_big_yard: Yard) -> AsyncIterator[Yard]:
     await the_big_yard.fresh()
     yield the_big_yard
     await the_big_yard.quiet()
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with TemporaryDirectory(prefix="redis-") as directory, RedisServer(Path(directory)) as server:
+        yield server

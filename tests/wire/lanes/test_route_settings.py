@@ -6,9 +6,7 @@ Each lane has routes of its own, for they share one gateway and so its counters.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -240,12 +238,6 @@ def post(target: str, body: bytes, *, chunked: bool = False, length: int | None 
 
 
 # -- with Redis ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with TemporaryDirectory(prefix="redis-") as directory, RedisServer(Path(directory)) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
