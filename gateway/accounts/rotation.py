@@ -47,6 +47,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from gateway.accounts.ids import is_id
 from gateway.accounts.ledger import Ledger
 from gateway.accounts.store import Account, Session
 from gateway.accounts.values import Client, User
@@ -62,7 +63,7 @@ from gateway.telemetry.audit import (
 )
 
 NO_USER: Final = "There is no such user."
-NO_SESSION: Final = "There is no such session, or it is over."
+_NO_SESSION: Final = "There is no such session, or it is over."
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +148,12 @@ def end_session(ledger: Ledger, session_id: str, user_id: str, *, reason: str) -
 
 def end_one(ledger: Ledger, session_id: str, user_id: str | None, *, actor: str | None) -> None:
     """Of this user, or of anyone. Raises NotFound, the same for a stranger's and for one that is over."""
-    session = ledger.store.session(session_id)
+    session = ledger.store.session(session_id) if is_id(session_id) else None
     account = ledger.store.account(session.user_id) if session else None
-    if session is None or account is None or user_id not in (None, session.user_id):
-        raise NotFound(NO_SESSION)
-    if not is_alive(session, account.user, ledger.now):
-        raise NotFound(NO_SESSION)
+    if session is None or account is None or not is_alive(session, account.user, ledger.now):
+        raise NotFound(_NO_SESSION)
+    if user_id not in (None, session.user_id):
+        raise NotFound(_NO_SESSION)
     if end_session(ledger, session.id, session.user_id, reason="ended"):
         ledger.note(SessionEnded(user=session.user_id, session=session.id, reason="ended", actor=actor))
 

@@ -8,10 +8,10 @@ from functools import partial
 from gateway.accounts import rotation
 from gateway.accounts.emails import canonical_or_empty
 from gateway.accounts.ids import is_id
-from gateway.accounts.ledger import Ledgers
+from gateway.accounts.ledger import Ledger, Ledgers
 from gateway.accounts.pages import check_page, page_of
 from gateway.accounts.passwords import TRIES, Passwords
-from gateway.accounts.rotation import NO_SESSION, NO_USER, Granted, SessionRules
+from gateway.accounts.rotation import NO_USER, Granted, SessionRules
 from gateway.accounts.store import Store
 from gateway.accounts.values import Client, LoggedIn, OpenSession, Page, Tokens
 from gateway.errors import InvalidCredentials, NotFound, Unavailable
@@ -91,11 +91,21 @@ class Sessions:
 
         return page_of(await self._ledgers.read_at(read), limit)
 
-    async def end(self, session_id: str, *, user_id: str | None = None, actor: str | None = None) -> None:
-        """End one session, if it is this user's (None: whosever). Raises NotFound."""
-        if not is_id(session_id):
-            raise NotFound(NO_SESSION)
+    async def end(self, session_id: str, *, user_id: str, actor: str | None = None) -> None:
+        """End one session, if it is this user's. Raises NotFound."""
         await self._ledgers.write(lambda ledger: rotation.end_one(ledger, session_id, user_id, actor=actor))
+
+    async def end_these(self, session_ids: tuple[str, ...], *, actor: str | None = None) -> None:
+        """End all of these, whosever they are, or none. Raises NotFound, which says which one."""
+
+        def end(ledger: Ledger) -> None:
+            for session_id in dict.fromkeys(session_ids):
+                try:
+                    rotation.end_one(ledger, session_id, None, actor=actor)
+                except NotFound:
+                    raise NotFound(f"There is no session {session_id}, or it is over.") from None
+
+        await self._ledgers.write(end)
 
     async def end_all(self, user_id: str, *, actor: str | None = None) -> int:
         """End every session of a user; how many there were. Raises NotFound."""

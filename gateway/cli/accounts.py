@@ -19,7 +19,7 @@ from gateway.errors import GatewayTimeout, Unavailable
 
 if TYPE_CHECKING:
     from gateway.accounts.database import Database
-    from gateway.accounts.service import Accounts
+    from gateway.accounts.service import Accounts, User
     from gateway.config.schema import Config
 
 T = TypeVar("T")
@@ -139,6 +139,11 @@ async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts
         )
     finally:
         await passwords.close()
+
+
+async def find_user(accounts: Accounts, who: str) -> User:
+    """By e-mail or by id. Raises NotFound."""
+    return await (accounts.users.find(who) if "@" in who else accounts.users.get(who))
 
 
 def write_audit_line(line: bytes) -> None:

@@ -13,6 +13,7 @@ WORDS = {
     "check": "Report every mistake in gateway.yaml, then run its tests.",
     "replay": "Show what the rules would have said to the requests of a log.",
     "users": "List, add and change accounts.",
+    "sessions": "List and end sessions: logins that are not over.",
     "db": "Upgrade or check the database.",
     "schema": "Print the JSON Schema of gateway.yaml.",
     "healthcheck": "Ask the running gateway whether it lives.",

@@ -61,6 +61,7 @@ def run(arguments: list[str]) -> int:
 
 def sentence(error: Exception) -> str:
     """What to tell the user about an error that reached the door."""
+    from gateway.cli.output import printable
     from gateway.errors import GatewayError
 
     if os.environ.get("GATEWAY_TRACEBACK"):
@@ -68,7 +69,7 @@ def sentence(error: Exception) -> str:
 
         return "".join(traceback.format_exception(error))
     if isinstance(error, GatewayError):
-        return error.detail
+        return printable(error.detail)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename is not None else ""
         return f"{place}{error.strerror or error}"

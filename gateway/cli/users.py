@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.accounts import actor, with_accounts
+from gateway.cli.accounts import actor, find_user, with_accounts
 from gateway.cli.options import InOrder, config_option, format_option
 from gateway.cli.output import printable, say, say_json, say_table
 
@@ -99,7 +99,7 @@ def show(who: str, config: Path, output: str) -> None:
     Example:
       gateway users show ana@example.com
     """
-    user = with_accounts(config, lambda accounts: _find(accounts, who))
+    user = with_accounts(config, lambda accounts: find_user(accounts, who))
     if output == "json":
         say_json(_as_json(user))
         return
@@ -199,7 +199,7 @@ def delete(who: str, yes: bool, config: Path) -> None:
         click.confirm(f"Delete {printable(who)} for good?", abort=True, err=True)
 
     async def remove(accounts: Accounts) -> User:
-        user = await _find(accounts, who)
+        user = await find_user(accounts, who)
         await accounts.users.delete(user.id, actor=actor())
         return user
 
@@ -208,14 +208,10 @@ def delete(who: str, yes: bool, config: Path) -> None:
 
 def _change(who: str, changes: Changes, verb: str, config: Path, output: str) -> None:
     async def change(accounts: Accounts) -> User:
-        user = await _find(accounts, who)
+        user = await find_user(accounts, who)
         return await accounts.users.update(user.id, changes, actor=actor())
 
     _report(verb, with_accounts(config, change), output)
-
-
-async def _find(accounts: Accounts, who: str) -> User:
-    return await (accounts.users.find(who) if "@" in who else accounts.users.get(who))
 
 
 async def _all(accounts: Accounts, query: str) -> list[User]:

@@ -99,7 +99,7 @@ async def test_pages_show_each_session_once_though_others_begin_and_end(world: W
     while True:
         shown += [session.id for session in page.items]
         await world.log_in()  # a new one belongs before the first page
-        await world.accounts.sessions.end(shown[-1])  # even the one that the cursor names
+        await world.accounts.sessions.end_these((shown[-1],))  # even the one that the cursor names
         if page.next_cursor is None:
             break
         page = await world.accounts.sessions.list(ann.id, limit=3, cursor=page.next_cursor)
@@ -118,7 +118,7 @@ async def test_odd_requests_for_a_list_are_refused(world: World) -> None:
         with pytest.raises(NotFound):
             await world.accounts.sessions.end_all(nobody)
         with pytest.raises(NotFound):
-            await world.accounts.sessions.end(nobody)
+            await world.accounts.sessions.end_these((nobody,))
 
 
 # -- ending --------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ async def test_a_strangers_session_and_one_that_is_over_do_not_exist(world: Worl
     expired = sid(world, mine)
     clock.advance(REFRESH_TTL)
     with pytest.raises(NotFound):
-        await world.accounts.sessions.end(expired)
+        await world.accounts.sessions.end_these((expired,))
 
 
 async def test_ending_all_is_one_cut_off_however_many_there_are(world: World, clock: Clock) -> None:
@@ -322,3 +322,14 @@ async def test_a_cap_that_was_lowered_is_reached_at_the_next_login(world: World,
     strict = World(world.database, clock, rules={"max_per_user": 2})
     await strict.log_in()
     assert len(await open_ids(world, ann.id)) == 2
+
+
+async def test_of_several_all_are_ended_or_none(world: World) -> None:
+    await world.ann()
+    one, two = await world.log_in(), await world.log_in()
+    with pytest.raises(NotFound, match="no session 0190a0a0"):
+        await world.accounts.sessions.end_these((sid(world, one), "0190a0a0-0000-7000-8000-000000000000"))
+    assert world.holds(one.access_token)
+    await world.accounts.sessions.end_these((sid(world, one), sid(world, two), sid(world, one)))
+    assert not world.holds(one.access_token)
+    assert not world.holds(two.access_token)
