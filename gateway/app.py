@@ -17,6 +17,7 @@ from gateway.accounts.database import Database
 from gateway.accounts.feed import POLL_S, Feed
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.service import Accounts, SessionRules
+from gateway.accounts.trail_writer import TrailWriter
 from gateway.config.restart import restart_needed, without_rules
 from gateway.config.schema import Config, Rate, Upstream, UpstreamUrl
 from gateway.errors import GatewayError, GatewayTimeout, Unavailable
@@ -179,13 +180,14 @@ def build(
     now = clock or time.time
     metrics, health = Metrics(version=version("auth-gateway")), Health()
     log = DecisionLog(outlet.write, clock=now)
-    audit = AuditTrail([to_log(outlet.write_at_once), metrics.count], clock=now)
     cutoffs = Cutoffs()
     access, refresh = _tokens(config, now)
     clients = ClientAddresses(_trusted(config))
     pools = Pools(_settings(config))
     limiter = _limiter(config, now)
     database = Database(config.accounts.database.get_secret_value(), clock=clock)
+    writer = TrailWriter(database)
+    audit = AuditTrail([to_log(outlet.write_at_once), metrics.count], keep=writer.put, clock=now)
     passwords = Passwords(cost=config.accounts.bcrypt_cost)
     accounts = Accounts(
         database=database,
@@ -202,7 +204,7 @@ def build(
         access_life=config.tokens.access.ttl + config.tokens.leeway,
         password_min_length=config.accounts.password.min_length,
         on_cut=cutoffs.apply,
-        audit=audit.record,
+        audit=audit,
     )
     gate = Gate(
         _rules(config, policy, pools.by_name),
@@ -228,7 +230,7 @@ def build(
         prefix=config.auth.prefix,
         cors=compile_cors(config.auth.cors),
     )
-    _watch(metrics, pools, cutoffs, health, outlet)
+    _watch(metrics, pools, cutoffs, health, outlet, writer)
     own = Observer(auth, begin=lambda scope: gate.begin(_head(scope)), on_done=finish)
     body_idle = config.server.timeouts.body_idle
     proxy = ProxyApp(gate, on_done=finish, body_idle=body_idle)
@@ -239,7 +241,9 @@ def build(
         ops=build_ops(health, metrics),
         health=health,
         metrics=metrics,
-        upkeep=Upkeep(database, passwords, limiter, pools, cutoffs, health, outlet, now),
+        upkeep=Upkeep(
+            database, passwords, limiter, pools, cutoffs, health, outlet, writer, config.audit.retention, now
+        ),
         replaceable=Replaceable(config, gate, pools, attempts, metrics, health),
         finish=finish,
     )
@@ -290,11 +294,14 @@ class Upkeep:
         cutoffs: Cutoffs,
         health: Health,
         outlet: Outlet,
+        writer: TrailWriter,
+        audit_retention: float | None,
         clock: Clock,
     ) -> None:
         self._database, self._passwords, self._limiter, self._pools = database, passwords, limiter, pools
         self._cutoffs, self._health, self._outlet, self._clock = cutoffs, health, outlet, clock
-        self._feed = Feed(database, cutoffs.apply)
+        self._feed = Feed(database, cutoffs.apply, audit_retention=audit_retention)
+        self._writer = writer
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -307,6 +314,7 @@ class Upkeep:
             why = _first_line(error.__cause__ or error)
             raise CannotStart(f"the database can't be used: {why}") from error
         self._pools.start()
+        self._writer.start()
         self._tasks = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._run())]
 
     async def stop(self) -> None:
@@ -314,6 +322,7 @@ class Upkeep:
         self._pools.close()
         await self._limiter.close()
         await self._passwords.close()
+        await self._writer.close()
         await self._database.close()
         self._outlet.attach(None)
         self._outlet.flush()
@@ -501,9 +510,12 @@ def _head(scope: Scope) -> Head:
     return Head(scope["method"], scope["raw_path"], scope["headers"], "1.1", scope["scheme"], peer)
 
 
-def _watch(metrics: Metrics, pools: Pools, cutoffs: Cutoffs, health: Health, outlet: Outlet) -> None:
+def _watch(
+    metrics: Metrics, pools: Pools, cutoffs: Cutoffs, health: Health, outlet: Outlet, writer: TrailWriter
+) -> None:
     for name, pool in pools.by_name.items():
         metrics.watch_pool(name, pool)
     metrics.watch_cutoffs(cutoffs)
     metrics.watch_ready(lambda: health.ready)
     metrics.watch_log(lambda: outlet.dropped)
+    metrics.watch_trail(lambda: writer.dropped)

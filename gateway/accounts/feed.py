@@ -19,6 +19,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from gateway.accounts import trail
 from gateway.accounts.database import Database
 from gateway.accounts.store import PRUNED_AT_ONCE, Store
 from gateway.errors import GatewayError
@@ -41,9 +42,17 @@ _log = logging.getLogger(__name__)
 class Feed:
     """Hands every live cut-off to `apply`, on the event loop, at least once."""
 
-    def __init__(self, database: Database, apply: Callable[[Cut], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        apply: Callable[[Cut], None],
+        *,
+        audit_retention: float | None = None,
+    ) -> None:
+        """Audit events are kept for `audit_retention` seconds; None is for ever."""
         self._database = database
         self._apply = apply
+        self._audit_retention = audit_retention
         self._read_until = 0.0
         self._polls = 0
         self.healthy = False
@@ -74,7 +83,7 @@ class Feed:
             await self.poll()
 
     async def prune(self) -> None:
-        """Delete what no token can meet any more, a batch at a time."""
+        """Delete what no token can meet any more, and old audit events, a batch at a time."""
         while await self._database.write(self._prune) >= PRUNED_AT_ONCE:
             pass
 
@@ -91,4 +100,7 @@ class Feed:
 
     def _prune(self, connection: Connection) -> int:
         now = self._database.now(connection)
-        return Store(connection).prune(now=now, expired_before=now - KEEP_EXPIRED_S)
+        pruned = Store(connection).prune(now=now, expired_before=now - KEEP_EXPIRED_S)
+        if self._audit_retention is not None:
+            pruned += trail.prune(connection, before=now - self._audit_retention)
+        return pruned

@@ -2,8 +2,9 @@
 
 A cut-off is written in the transaction of the change that causes it, so either
 both exist or neither. After the commit the same cut-off is applied to this
-process at once; other processes read it from the table (see `feed`). Audit events
-wait for the commit as well: nothing is reported that did not happen.
+process at once; other processes read it from the table (see `feed`). An audit event
+is written in the same transaction, into the table of `trail`, and told to the log after the
+commit: nothing is reported that did not happen, and nothing happened unreported.
 
 Work returns its result. To refuse *and* keep what it changed (a reused token
 ends its session), it returns the error; to refuse and undo, it raises it.
@@ -13,15 +14,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
+from gateway.accounts import trail
 from gateway.accounts.database import Database
 from gateway.accounts.store import Store
 from gateway.errors import GatewayError
 from gateway.identity.revocation import Cut
-from gateway.telemetry.audit import Event
+from gateway.telemetry.audit import Event, Recorded
 
 T = TypeVar("T")
 
@@ -32,13 +35,14 @@ _MARGIN: Final = 60.0
 class Ledger:
     """Handed to every piece of work that may write."""
 
-    def __init__(self, store: Store, *, now: float, access_life: float) -> None:
-        self.store = store
+    def __init__(self, connection: Connection, *, now: float, access_life: float) -> None:
+        self._connection = connection
+        self.store = Store(connection)
         self.now = now
         self.oldest_token = now - access_life
         """Sessions that expired before this have no living access token."""
         self.cuts: list[Cut] = []
-        self.events: list[Event] = []
+        self.events: list[Recorded] = []
         self._until = now + access_life + _MARGIN
 
     def cut_session(self, session_id: str) -> None:
@@ -54,7 +58,10 @@ class Ledger:
         self.cuts.append(cut)
 
     def note(self, event: Event) -> None:
-        self.events.append(event)
+        """This happened, if the transaction commits."""
+        recorded = Recorded.here(event, self.now)
+        trail.add(self._connection, [recorded])
+        self.events.append(recorded)
 
 
 class Ledgers:
@@ -66,12 +73,13 @@ class Ledgers:
         *,
         access_life: float,
         on_cut: Callable[[Cut], None],
-        audit: Callable[[Event], None],
+        publish: Callable[[Recorded], None],
     ) -> None:
+        """`publish` is told of events whose rows are committed."""
         self._database = database
         self._access_life = access_life
         self._on_cut = on_cut
-        self._audit = audit
+        self._publish = publish
         self._running: set[asyncio.Task[object]] = set()
 
     async def read(self, work: Callable[[Store], T]) -> T:
@@ -94,16 +102,19 @@ class Ledgers:
         return result
 
     async def _commit(self, work: Callable[[Ledger], T | GatewayError]) -> T | GatewayError:
-        ledger, result = await self._database.write(lambda connection: self._work(connection, work))
+        context = copy_context()  # so that the thread knows which request it works for
+        ledger, result = await self._database.write(
+            lambda connection: context.run(lambda: self._work(connection, work))
+        )
         for cut in ledger.cuts:
             self._on_cut(cut)
         for event in ledger.events:
-            self._audit(event)
+            self._publish(event)
         return result
 
     def _work(
         self, connection: Connection, work: Callable[[Ledger], T | GatewayError]
     ) -> tuple[Ledger, T | GatewayError]:
         now = self._database.now(connection)
-        ledger = Ledger(Store(connection), now=now, access_life=self._access_life)
+        ledger = Ledger(connection, now=now, access_life=self._access_life)
         return ledger, work(ledger)

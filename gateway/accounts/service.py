@@ -3,6 +3,7 @@
     sessions   logging in, refreshing, logging out; lists of them, and ending them
     own        what people change about their own account
     users      what admins do to accounts
+    trail      what happened to all of them
 
 Each family has a file of its own, with the rules that hold inside its transactions
 below its use cases (those of sessions are in `rotation`). What they share is made
@@ -21,11 +22,12 @@ from gateway.accounts.password_rules import PasswordRules
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.rotation import SessionRules
 from gateway.accounts.sessions import Sessions
+from gateway.accounts.trail import Trail
 from gateway.accounts.users import Users
 from gateway.accounts.values import Changes, Client, LoggedIn, OpenSession, Page, Tokens, User
 from gateway.identity.revocation import Cut
 from gateway.identity.tokens import AccessTokens, RefreshTokens
-from gateway.telemetry.audit import Event
+from gateway.telemetry.audit import AuditTrail
 
 __all__ = [
     "Accounts",
@@ -45,7 +47,7 @@ class Accounts:
     """Everything that can happen to users and sessions. Raises `gateway.errors` only.
 
     `access_life` is how many seconds an access token may be accepted at the most:
-    its ttl and the leeway. `on_cut` and `audit` are called on the event loop after
+    its ttl and the leeway. `on_cut` and `audit` are told on the event loop after
     the commit.
     """
 
@@ -59,13 +61,19 @@ class Accounts:
         session_rules: SessionRules,
         access_life: float,
         on_cut: Callable[[Cut], None],
-        audit: Callable[[Event], None],
+        audit: AuditTrail,
         password_min_length: int = 10,
     ) -> None:
-        ledgers = Ledgers(database, access_life=access_life, on_cut=on_cut, audit=audit)
+        ledgers = Ledgers(database, access_life=access_life, on_cut=on_cut, publish=audit.publish)
         rules = PasswordRules(min_length=password_min_length)
         self.sessions = Sessions(
-            ledgers, passwords, access=access, refresh=refresh, session_rules=session_rules, audit=audit
+            ledgers,
+            passwords,
+            access=access,
+            refresh=refresh,
+            session_rules=session_rules,
+            audit=audit.record,
         )
         self.own = Own(ledgers, passwords, rules)
         self.users = Users(ledgers, passwords, rules)
+        self.trail = Trail(database)

@@ -46,7 +46,8 @@ class Sessions:
             account = await self._ledgers.read(lambda store: store.account_by_email(address))
             found = await self._passwords.verify(password, account.password_hash if account else None)
             if account is None or account.user.disabled or not found.right:
-                self._audit(LoginFailed(email=address, address=client.address))
+                user = account.user.id if account is not None else None
+                self._audit(LoginFailed(email=address, user=user, address=client.address))
                 raise InvalidCredentials
             # Only now, as a slower answer to a right password on a disabled account would confirm it.
             fresh = await self._passwords.hash(password) if found.outdated else None

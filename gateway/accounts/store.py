@@ -55,7 +55,7 @@ class Session:
 
     def used_from(self, client: Client) -> bool:
         """Whether this client has the address that it was last used from."""
-        return _clean(client.address, ADDRESS_LENGTH) == self.address
+        return clean(client.address, ADDRESS_LENGTH) == self.address
 
 
 class Store:
@@ -135,7 +135,7 @@ class Store:
             issued_at=int(now),
             expires_at=min(int(now + ttl), ends_at),
             rotated_at=now,
-            address=_clean(client.address, ADDRESS_LENGTH),
+            address=clean(client.address, ADDRESS_LENGTH),
             revoked_at=None,
         )
         self._connection.execute(
@@ -144,7 +144,7 @@ class Store:
                 created_at=now,
                 ends_at=ends_at,
                 last_used_at=now,
-                user_agent=_clean(client.user_agent, USER_AGENT_LENGTH),
+                user_agent=clean(client.user_agent, USER_AGENT_LENGTH),
             )
         )
         return session
@@ -171,8 +171,8 @@ class Store:
                 expires_at=_earlier(sessions.c.ends_at, end),
                 rotated_at=now,
                 last_used_at=now,
-                address=_clean(client.address, ADDRESS_LENGTH),
-                user_agent=_clean(client.user_agent, USER_AGENT_LENGTH),
+                address=clean(client.address, ADDRESS_LENGTH),
+                user_agent=clean(client.user_agent, USER_AGENT_LENGTH),
             )
             .returning(sessions)
         )
@@ -284,6 +284,6 @@ def _earlier(column: ColumnElement[int], moment: int) -> ColumnElement[int]:
     return case((column < moment, column), else_=moment)
 
 
-def _clean(shown: str, length: int) -> str:
+def clean(shown: str, length: int) -> str:
     """What a client says of itself, fit for any database and any terminal: printable, and short."""
     return "".join(character for character in shown[:length] if character.isprintable())

@@ -110,7 +110,13 @@ audit_events = Table(
     Column("request_id", Text),
     # Whom it is about. No foreign key: what happened to a deleted user still happened.
     Column("user_id", String(36)),
+    Column("email", Text),  # of an account that was, or of none
     Column("details", Text, nullable=False),  # a JSON object of the event's other fields
     Index(None, "recorded_at"),
-    Index(None, "user_id"),
+    # Newest first, by what is asked for in the hour of need.
+    Index(None, "name", "seq"),
+    Index(None, "actor", "seq"),
+    Index(None, "address", "seq"),
+    Index(None, "user_id", "seq"),
+    Index(None, "email", "seq"),
 )

@@ -135,7 +135,7 @@ async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts
             access_life=tokens.access.ttl + tokens.leeway,
             password_min_length=loaded.accounts.password.min_length,
             on_cut=lambda cut: None,  # a running gateway learns of it from the database
-            audit=AuditTrail([to_log(write_audit_line)]).record,
+            audit=AuditTrail([to_log(write_audit_line)]),
         )
     finally:
         await passwords.close()

@@ -14,6 +14,7 @@ WORDS = {
     "replay": "Show what the rules would have said to the requests of a log.",
     "users": "List, add and change accounts.",
     "sessions": "List and end sessions: logins that are not over.",
+    "audit": "Show who did what to whom.",
     "db": "Upgrade or check the database.",
     "schema": "Print the JSON Schema of gateway.yaml.",
     "healthcheck": "Ask the running gateway whether it lives.",

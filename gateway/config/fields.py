@@ -32,6 +32,7 @@ FILLED_PATTERN = r"\$\{"
 """In the JSON Schema: a value that a variable or file fills in may stand anywhere."""
 _SIZE_PATTERN = r"^[0-9]+ *(B|KiB|MiB|GiB|kB|MB|GB)$"
 _DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
+_RETENTION_PATTERN = r"^(([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+|forever)$"
 _RATE_PATTERN = r"^[1-9][0-9]* */ *([1-9][0-9]*)? *(second|minute|hour|day|s|m|h|d)s?$"
 
 
@@ -225,6 +226,15 @@ def _ops_listen(value: Any) -> values.Listen | None:
     return values.parse_listen(value)
 
 
+def _retention(value: Any) -> float | None:
+    """None is for ever."""
+    if isinstance(value, str) and value.lower() == "forever":
+        return None
+    if value in (0, "0", "0s", "0d", "off", False, None):
+        raise ValueError("write a time like 90d, or forever")
+    return _positive_duration(value)
+
+
 def _prefix(value: Any) -> str:
     prefix = values.parse_text(value)
     if prefix == "/":
@@ -320,6 +330,7 @@ _LISTEN = _text("host:port or unix:/path")
 _OPS = _text("host:port, unix:/path or off")
 _SWITCH = WithJsonSchema({"title": "true or false", "type": "boolean"})
 _DURATION = _text("duration", _DURATION_PATTERN)
+_RETENTION = _text("duration or forever", _RETENTION_PATTERN)
 _STATUSES = WithJsonSchema(
     {
         "title": "status or range of statuses",
@@ -345,6 +356,7 @@ SizeOrNone = Annotated[int, PlainValidator(written(values.parse_size)), _SIZES]
 Duration = Annotated[float, PlainValidator(written(_positive_duration)), _DURATION]
 DurationOrZero = Annotated[float, PlainValidator(written(values.parse_duration)), _DURATION]
 Lifetime = Annotated[float, PlainValidator(written(_lifetime)), _DURATION]
+Retention = Annotated[float | None, PlainValidator(written(_retention)), _RETENTION]
 RateLimit = Annotated[values.Rate, PlainValidator(written(values.parse_rate)), _RATES]
 Secret = Annotated[SecretStr, PlainValidator(_secret), _text("text, secret")]
 Role = Annotated[str, PlainValidator(written(_role)), _text("role", "^[a-z0-9._:-]{1,64}$")]

@@ -19,6 +19,7 @@ FIXED: tuple[Steps, ...] = (
     ("tokens",),
     ("sessions",),
     ("accounts",),
+    ("audit",),
     ("rate_limits", "storage"),
 )
 """With everything below them."""

@@ -225,6 +225,17 @@ class Accounts(Section):
     password: Password = setting({}, "What a new password must be.")
 
 
+class Audit(Section):
+    """Who did what to whom: in the log, and in the database to be asked for later."""
+
+    retention: fields.Retention = setting(
+        "90d",
+        "How long events are kept in the database; `forever` for ever. The log is not touched.",
+        "365d",
+        "forever",
+    )
+
+
 class LoginLimits(Section):
     """How often a login may be tried."""
 
@@ -648,6 +659,7 @@ class Config(Section):
     tokens: Tokens = required("The tokens that logins give out.")
     sessions: Sessions = setting({}, "How long a login lasts without being used, and how many there may be.")
     accounts: Accounts = setting({}, "The people who can log in.")
+    audit: Audit = setting({}, "Who did what to whom: in the log, and in the database to be asked for later.")
     rate_limits: RateLimits = setting({}, "How often the endpoints that guessers love may be asked.")
     identity_headers: IdentityHeaders = setting({}, "The headers that tell the backend who is asking.")
     upstream: fields.UpstreamUrl | None = setting(

@@ -1,8 +1,12 @@
 """The audit trail: who did what to whom, from where. One typed event per act that matters.
 
-Rooms that act make an event; `AuditTrail` adds when it happened and in which
-request, and hands it to sinks. Where events are kept is handed in: as log lines by `to_log`,
-counted by the metrics, in a table some day.
+Rooms that act make an event, one dataclass below; `Recorded` adds when it happened, in which
+request and from where. Every event is a line of the log, a number in the metrics and a row of a
+table. What belongs to a transaction is written in it, by `accounts.ledger`, and published here
+after the commit. What belongs to none (a login that failed) is recorded here, and handed to
+`keep`, which takes it to the table later. Where all that is, is handed in.
+
+A new kind of event is a class below and a row in docs/reference/log.md; nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from gateway.telemetry.logs import REQUEST_ID, json_line, timestamp
+from gateway.telemetry.logs import CLIENT, REQUEST_ID, json_line, timestamp
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,8 @@ class LoginFailed(Event):
 
     email: str
     """As it was tried; "" for what is no address."""
+    user: str | None = None
+    """The id of the account that has this address, if one has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,22 +188,27 @@ class Recorded:
     """Unix seconds."""
     request_id: str | None
     """The request that caused it, if one did."""
+    address: str | None = None
+    """The client of that request."""
 
-    def fields(self) -> dict[str, object]:
-        """As it is shown: `{time, level, event, name, requestId, actor, address, user, …}`."""
+    @classmethod
+    def here(cls, event: Event, now: float) -> Recorded:
+        """`event`, in the request that is being answered."""
+        return cls(event, now, REQUEST_ID.get(), CLIENT.get())
+
+    def told(self) -> dict[str, object]:
+        """What happened: `{name, requestId, actor, address, user, …}`."""
         details = {field.name: getattr(self.event, field.name) for field in fields(self.event)}
+        details["address"] = self.event.address or self.address
         if self.event.by_its_subject:
             details["actor"] = details["user"]
         if "email" in details:
             details["email"] = _only_an_address(details["email"])
-        return {
-            "time": timestamp(self.time),
-            "level": "info",
-            "event": "audit",
-            "name": self.event.name,
-            "requestId": self.request_id,
-            **details,
-        }
+        return {"name": self.event.name, "requestId": self.request_id, **details}
+
+    def fields(self) -> dict[str, object]:
+        """As a line of the log shows it."""
+        return {"time": timestamp(self.time), "level": "info", "event": "audit", **self.told()}
 
 
 Sink = Callable[[Recorded], object]
@@ -206,17 +217,37 @@ Sink = Callable[[Recorded], object]
 class AuditTrail:
     """Hands every event to every sink. A sink that fails is logged and does not undo what was done."""
 
-    def __init__(self, sinks: Iterable[Sink], *, clock: Callable[[], float] = time.time) -> None:
-        self._sinks = tuple(sinks)
+    def __init__(
+        self,
+        sinks: Iterable[Sink],
+        *,
+        keep: Sink | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`keep` is a sink for what is in no table yet."""
+        self._published = tuple(sinks)
+        self._recorded = (*self._published, keep) if keep is not None else self._published
         self._clock = clock
 
     def record(self, event: Event) -> None:
-        recorded = Recorded(event, self._clock(), REQUEST_ID.get())
-        for sink in self._sinks:
+        """Something that belongs to no transaction."""
+        self._tell(self._recorded, Recorded.here(event, self._clock()))
+
+    def publish(self, recorded: Recorded) -> None:
+        """Something that was committed together with its row."""
+        self._tell(self._published, recorded)
+
+    def _tell(self, sinks: Iterable[Sink], recorded: Recorded) -> None:
+        for sink in sinks:
             try:
                 sink(recorded)
             except Exception:
-                log.exception("an audit sink failed on %s", event.name)
+                log.exception("an audit sink failed on %s", recorded.event.name)
+
+
+def names() -> frozenset[str]:
+    """Of every kind of event."""
+    return frozenset(kind.name for kind in Event.__subclasses__())
 
 
 def to_log(write: Callable[[bytes], object]) -> Sink:

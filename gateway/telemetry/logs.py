@@ -32,6 +32,8 @@ from gateway.telemetry.outlet import Outlet, target_of
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("gateway.request_id", default=None)
 """The request being answered, for records and audit events that come from below its handler."""
+CLIENT: ContextVar[str | None] = ContextVar("gateway.client", default=None)
+"""The address that it came from, likewise."""
 
 
 def configure(stream: TextIO, *, level: int | str = logging.INFO) -> Outlet:

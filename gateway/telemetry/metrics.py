@@ -75,6 +75,7 @@ class Metrics:
         self._pools: dict[str, Connections] = {}
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._dropped: Callable[[], int] = int
+        self._unkept: Callable[[], int] = int
         self.in_flight = 0
         """Requests begun and not done: see `began`."""
         self.enforcing = True
@@ -158,6 +159,9 @@ class Metrics:
     def watch_log(self, dropped: Callable[[], int]) -> None:
         self._dropped = dropped
 
+    def watch_trail(self, dropped: Callable[[], int]) -> None:
+        self._unkept = dropped
+
     def render(self) -> bytes:
         """Everything, in the text format 0.0.4."""
         return generate_latest(self._registry)
@@ -181,6 +185,9 @@ class Metrics:
         for name, (what, read) in self._gauges.items():
             yield GaugeMetricFamily(name, what, float(read()))
         yield CounterMetricFamily("gateway_log_lines_dropped", "Log lines nobody took.", self._dropped())
+        yield CounterMetricFamily(
+            "gateway_audit_events_dropped", "Audit events that are only in the log.", self._unkept()
+        )
 
     def _collect_requests(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("gateway_requests_in_flight", "Requests being answered.", self.in_flight)

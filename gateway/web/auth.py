@@ -29,6 +29,7 @@ from gateway.web.routing import Endpoint, Handler, route
 from gateway.web.seen import seen
 from gateway.web.sessions import Sessions
 from gateway.web.shapes import person, tokens
+from gateway.web.trail import Trail
 from gateway.web.users import Users
 from gateway.web.visitors import Authenticate, Visitors
 
@@ -51,6 +52,7 @@ def build_auth(
     auth = Auth(accounts, visitors, attempts, address_of, audit)
     sessions = Sessions(accounts, visitors)
     users = Users(accounts, visitors, prefix)
+    trail = Trail(accounts, visitors)
 
     endpoints = [
         Endpoint(f"{prefix}/login", "auth:login", {"POST": auth.log_in}),
@@ -77,6 +79,7 @@ def build_auth(
             "auth:user_session",
             {"DELETE": sessions.end_of},
         ),
+        Endpoint(f"{prefix}/audit", "auth:audit", {"GET": trail.list}),
         Endpoint(f"{prefix}/openapi.json", "auth:openapi", {"GET": _description(prefix)}),
     ]
     answers = Answers(route(endpoints))

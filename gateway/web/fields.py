@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -24,6 +25,10 @@ Read = Callable[[str, Any], Any]
 """Checks one value: (the field's name, what was sent) -> the value, or InvalidField."""
 
 _HARMLESS_NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MOMENT = re.compile(
+    r"[0-9-]{10}[Tt][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -77,6 +82,23 @@ def whole_number(least: int, most: int) -> Read:
         return int(value)
 
     return read
+
+
+def moment(name: str, value: Any) -> float:
+    """A time in a query string, in Unix seconds: RFC 3339, or a day, which begins at 00:00 UTC."""
+    try:
+        if _DAY.fullmatch(value):
+            return datetime.fromisoformat(value).replace(tzinfo=UTC).timestamp()
+        if _MOMENT.fullmatch(value):
+            return datetime.fromisoformat(value.upper()).timestamp()
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidField(f"{name}: write a day like 2027-01-31, or a time like 2027-01-31T18:00:00Z.")
+
+
+def words(name: str, value: Any) -> tuple[str, ...]:
+    """Words between commas in a query string."""
+    return tuple(word.strip() for word in value.split(","))
 
 
 def read_query(request: Request, optional: Readers = NONE) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError
 from gateway.http.head import STATE_REFUSED, STATE_REQUEST_ID
-from gateway.telemetry.logs import REQUEST_ID, Decided
+from gateway.telemetry.logs import CLIENT, REQUEST_ID, Decided
 from gateway.web.seen import Seen, seen
 
 
@@ -49,11 +49,12 @@ class Observer:
             decided.bytes_out += len(message.get("body", b""))
             await send(message)
 
-        token = REQUEST_ID.set(decided.request_id)
+        request_id, client = REQUEST_ID.set(decided.request_id), CLIENT.set(decided.client)
         try:
             await self._app(scope, counted_receive, counted_send)
         finally:
-            REQUEST_ID.reset(token)
+            REQUEST_ID.reset(request_id)
+            CLIENT.reset(client)
             _conclude(decided, record, state.get(STATE_REFUSED))
             self._on_done(decided)
 

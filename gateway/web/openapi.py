@@ -47,6 +47,7 @@ def describe(prefix: str) -> Json:
                 "description": "Sessions that are open: one's own, and for admins anybody's",
             },
             {"name": "users", "description": "Looking after accounts; for admins"},
+            {"name": "audit", "description": "What happened; for admins"},
             {"name": "description", "description": "This document"},
         ],
         "paths": {prefix + path: item for path, item in _paths().items()},
@@ -234,6 +235,26 @@ def _paths() -> Json:
                 token=True,
             ),
         },
+        "/audit": {
+            "get": _operation(
+                "listEvents",
+                "audit",
+                "What happened, newest first, a page at a time.",
+                parameters=[
+                    _query("name", "Only these kinds of events, between commas", {"type": "string"}),
+                    _query("user", "Whom it is about: an id or an e-mail", {"type": "string"}),
+                    _query("actor", "Who did it: an id, an e-mail, cli or cli:NAME", {"type": "string"}),
+                    _query("address", "The client's IP address, or unix", {"type": "string"}),
+                    _query("since", "From this day or moment on (RFC 3339)", {"type": "string"}),
+                    _query("until", "Before this day or moment", {"type": "string"}),
+                    _query("limit", "Events on a page", {"type": "integer", "minimum": 1, "maximum": 200}),
+                    _query("cursor", "`nextCursor` of the page before", {"type": "string"}),
+                ],
+                answers={200: ("One page", "Events")},
+                refusals=(errors.InvalidField, *_ADMIN, *_AWAY),
+                token=True,
+            )
+        },
         "/openapi.json": {
             "get": _operation(
                 "describe",
@@ -343,6 +364,19 @@ _SESSION: Json = {
     "userAgent": _TEXT,
     "current": {**_FLAG, "description": "It is the caller's own"},
 }
+_MAYBE: Json = {"type": ["string", "null"]}
+_EVENT: Json = {
+    "id": _TEXT,
+    "time": _TIME,
+    "name": _TEXT,
+    "actor": _MAYBE,
+    "actorEmail": _MAYBE,
+    "address": _MAYBE,
+    "requestId": _MAYBE,
+    "user": _MAYBE,
+    "email": _MAYBE,
+    "details": {"type": "object"},
+}
 _TOKENS: Json = {"accessToken": _TEXT, "refreshToken": _TEXT}
 _CHANGES: Json = {"email": _EMAIL, "password": _SECRET, "isAdmin": _FLAG, "roles": _ROLES, "disabled": _FLAG}
 
@@ -365,6 +399,10 @@ def _schemas() -> Json:
         "Session": _object(_SESSION),
         "Sessions": _object(
             {"items": {"type": "array", "items": _ref("Session")}, "nextCursor": {"type": ["string", "null"]}}
+        ),
+        "Event": _object(_EVENT),
+        "Events": _object(
+            {"items": {"type": "array", "items": _ref("Event")}, "nextCursor": {"type": ["string", "null"]}}
         ),
         "Tokens": _object(_TOKENS),
         "LoggedIn": _object({**_TOKENS, "user": _ref("Person")}),

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.accounts.service import LoggedIn, OpenSession, Page, Tokens, User
+from gateway.accounts.trail import Entry
 
 
 def person(user: User) -> dict[str, Any]:
@@ -38,6 +39,26 @@ def session(found: OpenSession, *, current: str | None) -> dict[str, Any]:
 def sessions_page(page: Page[OpenSession], *, current: str | None) -> dict[str, Any]:
     items = [session(found, current=current) for found in page.items]
     return {"items": items, "nextCursor": page.next_cursor}
+
+
+def audit_event(entry: Entry) -> dict[str, Any]:
+    """What admins see of something that happened."""
+    return {
+        "id": str(entry.seq),
+        "time": moment(entry.time),
+        "name": entry.name,
+        "actor": entry.actor,
+        "actorEmail": entry.actor_email,
+        "address": entry.address,
+        "requestId": entry.request_id,
+        "user": entry.user,
+        "email": entry.email,
+        "details": entry.details,
+    }
+
+
+def events_page(page: Page[Entry]) -> dict[str, Any]:
+    return {"items": [audit_event(entry) for entry in page.items], "nextCursor": page.next_cursor}
 
 
 def tokens(pair: Tokens | LoggedIn) -> dict[str, Any]:

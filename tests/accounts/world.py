@@ -15,6 +15,7 @@ from gateway.accounts.tables import sessions
 from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
+from gateway.telemetry.audit import AuditTrail
 
 ACCESS_TTL = 900
 REFRESH_TTL = 7 * 86_400
@@ -80,7 +81,7 @@ class World:
             ),
             access_life=ACCESS_TTL + LEEWAY,
             on_cut=self.cutoffs.apply,
-            audit=self.events.append,
+            audit=AuditTrail([lambda recorded: self.events.append(recorded.event)]),
             password_min_length=self.min_length,
         )
 

@@ -54,7 +54,7 @@ class Postgres:
         """The URL of this process's own database: our schema and no rows. A new one takes far longer."""
         url, engine = self._reused
         with engine.begin() as connection:
-            for table in ("sessions", "users", "cutoffs"):
+            for table in ("sessions", "users", "cutoffs", "audit_events"):
                 connection.execute(text(f"DELETE FROM {table}"))
         return url
 

@@ -19,6 +19,8 @@ EVENTS: list[Event] = [
     audit.RefreshReused(user="u", session="s", address="192.0.2.1"),
     audit.GraceHit(user="u", session="s", address="192.0.2.1"),
     audit.LoggedOut(user="u", session="s", address="192.0.2.1"),
+    audit.SessionEnded(user="u", session="s", reason="ended", actor="admin"),
+    audit.SessionsEnded(user="u", count=2, actor="admin"),
     audit.PasswordChanged(user="u", actor="u"),
     audit.UserCreated(user="u", email="ada@example.com", actor="cli"),
     audit.UserUpdated(user="u", email="ada@example.com", changed=("is_admin", "disabled"), actor="admin"),
@@ -73,7 +75,7 @@ def test_who_did_it() -> None:
 
 
 def test_what_was_changed() -> None:
-    assert line_of(EVENTS[8])["changed"] == ["is_admin", "disabled"]
+    assert line_of(EVENTS[10])["changed"] == ["is_admin", "disabled"]
 
 
 def test_the_request_that_caused_it_is_named() -> None:

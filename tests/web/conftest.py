@@ -28,7 +28,7 @@ from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
 from gateway.ratelimit import RateLimiter, Rule
-from gateway.telemetry.audit import Event
+from gateway.telemetry.audit import AuditTrail, Event
 from gateway.web.attempts import Attempts, Limits
 from gateway.web.auth import build_auth
 
@@ -132,6 +132,7 @@ async def running(path: Path) -> AsyncIterator[World]:
     database = Database(f"sqlite:///{path}", clock=clock)
     passwords = Passwords(cost=4, threads=2)
     events: list[Event] = []
+    audit = AuditTrail([lambda recorded: events.append(recorded.event)], clock=clock)
     cutoffs = Cutoffs()
     accounts = Accounts(
         database=database,
@@ -145,7 +146,7 @@ async def running(path: Path) -> AsyncIterator[World]:
         ),
         access_life=ACCESS_LIFE,
         on_cut=cutoffs.apply,
-        audit=events.append,
+        audit=audit,
     )
     limiter = RateLimiter(clock=clock)
     world = World(accounts, database, access, limiter, clock, cutoffs, events)
@@ -154,7 +155,7 @@ async def running(path: Path) -> AsyncIterator[World]:
         authenticate=world.authenticate,
         address_of=world.address_of,
         attempts=Attempts(limiter, LIMITS),
-        audit=events.append,
+        audit=audit.record,
     )
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(world.app), base_url="http://gateway.test"

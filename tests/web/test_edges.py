@@ -28,6 +28,7 @@ ENDPOINTS = {
     "/auth/me": ["GET", "HEAD"],
     "/auth/users": ["GET", "HEAD", "POST"],
     "/auth/users/some-id": ["DELETE", "GET", "HEAD", "PATCH"],
+    "/auth/audit": ["GET", "HEAD"],
     "/auth/openapi.json": ["GET", "HEAD"],
 }
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"]
@@ -169,7 +170,7 @@ class TestMethods:
                 assert answer.headers["x-gateway-error"] == "method_not_allowed", method
                 assert answer.headers["allow"] == ", ".join(ENDPOINTS[path])
 
-    @pytest.mark.parametrize("path", ["/auth/me", "/auth/users", "/auth/openapi.json"])
+    @pytest.mark.parametrize("path", ["/auth/me", "/auth/users", "/auth/audit", "/auth/openapi.json"])
     async def test_head_is_get_without_the_body(self, world: World, path: str) -> None:
         admin = await world.bearer(ADMIN)
         got = await world.http.get(path, headers=admin)

@@ -70,7 +70,7 @@ class TestShape:
 
     def test_operations_are_complete(self) -> None:
         ids = [operation["operationId"] for _, _, operation in operations()]
-        assert len(ids) == len(set(ids)) == 17
+        assert len(ids) == len(set(ids)) == 18
         for path, method, operation in operations():
             assert operation["summary"].endswith(".")
             assert operation["security"] in ([], [{"accessToken": []}])
@@ -103,6 +103,7 @@ ADMIN_CASES = [
         ("get", THEIR_SESSIONS),
         ("delete", THEIR_SESSIONS),
         ("delete", THEIR_SESSION),
+        ("get", "/auth/audit"),
     ]
     for case in [
         ({"as": "anonymous"}, 401, "not_logged_in"),
@@ -189,6 +190,7 @@ OWN_CASES = [
     ("delete", SOMEBODY, ({"as": ADMIN}, 204, None)),
     ("delete", SOMEBODY, ({"as": ADMIN, "id": "x"}, 404, "not_found")),
     ("delete", SOMEBODY, ({"as": ADMIN, "id": "admin"}, 409, "last_admin")),
+    ("get", "/auth/audit", ({"as": ADMIN, "query": "name=user_created&limit=1"}, 200, None)),
     ("get", "/auth/openapi.json", ({"query": "x=1"}, 400, "invalid_field")),
     ("get", "/auth/openapi.json", ({}, 200, None)),
 ]

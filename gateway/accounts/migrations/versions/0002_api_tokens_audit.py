@@ -43,12 +43,15 @@ def upgrade() -> None:
         sa.Column("address", sa.Text(), nullable=True),
         sa.Column("request_id", sa.Text(), nullable=True),
         sa.Column("user_id", sa.String(length=36), nullable=True),
+        sa.Column("email", sa.Text(), nullable=True),
         sa.Column("details", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_events")),
     )
     with op.batch_alter_table("audit_events", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_audit_events_recorded_at"), ["recorded_at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_audit_events_user_id"), ["user_id"], unique=False)
+        for column in ("name", "actor", "address", "user_id", "email"):
+            name = batch_op.f(f"ix_audit_events_{column}_seq")
+            batch_op.create_index(name, [column, "seq"], unique=False)
 
 
 def downgrade() -> None:
