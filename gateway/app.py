@@ -10,16 +10,18 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.metadata import version
+from math import inf
 from typing import Any, Protocol
 
 from gateway.accounts import schema
 from gateway.accounts.database import Database
 from gateway.accounts.feed import POLL_S, Feed
+from gateway.accounts.listen import Listener
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.service import Accounts, SessionRules
 from gateway.accounts.trail_writer import TrailWriter
 from gateway.config.restart import restart_needed, without_rules
-from gateway.config.schema import Config, Rate, Upstream, UpstreamUrl
+from gateway.config.schema import Config, Rate, Sessions, Upstream, UpstreamUrl
 from gateway.errors import GatewayError, GatewayTimeout, Unavailable
 from gateway.http.client_address import Address, ClientAddresses, TrustedProxies
 from gateway.http.head import Head
@@ -177,7 +179,7 @@ def build(
     replaces the machine's and the database's own, for tests. Raises OSError or
     ValueError for a file or URL that can't be used.
     """
-    now = clock or time.time
+    now, stopwatch = clock or time.time, clock or time.monotonic
     metrics, health = Metrics(version=version("auth-gateway")), Health()
     log = DecisionLog(outlet.write, clock=now)
     cutoffs = Cutoffs()
@@ -186,6 +188,7 @@ def build(
     pools = Pools(_settings(config))
     limiter = _limiter(config, now)
     database = Database(config.accounts.database.get_secret_value(), clock=clock)
+    feed = _feed(database, cutoffs, config, stopwatch)
     writer = TrailWriter(database)
     audit = AuditTrail([to_log(outlet.write_at_once), metrics.count], keep=writer.put, clock=now)
     passwords = Passwords(cost=config.accounts.bcrypt_cost)
@@ -214,6 +217,7 @@ def build(
         limits=RouteLimits(limiter),
         body_limit=config.server.limits.body,
         clock=now,
+        stopwatch=stopwatch,
     )
 
     def finish(decided: Decided) -> None:
@@ -230,7 +234,7 @@ def build(
         prefix=config.auth.prefix,
         cors=compile_cors(config.auth.cors),
     )
-    _watch(metrics, pools, cutoffs, health, outlet, writer)
+    _watch(metrics, pools, cutoffs, feed, health, outlet, writer)
     own = Observer(auth, begin=lambda scope: gate.begin(_head(scope)), on_done=finish)
     body_idle = config.server.timeouts.body_idle
     proxy = ProxyApp(gate, on_done=finish, body_idle=body_idle)
@@ -242,7 +246,7 @@ def build(
         health=health,
         metrics=metrics,
         upkeep=Upkeep(
-            database, passwords, limiter, pools, cutoffs, health, outlet, writer, config.audit.retention, now
+            database, feed, config.sessions, passwords, limiter, pools, cutoffs, health, outlet, writer, now
         ),
         replaceable=Replaceable(config, gate, pools, attempts, metrics, health),
         finish=finish,
@@ -288,6 +292,8 @@ class Upkeep:
     def __init__(
         self,
         database: Database,
+        feed: Feed,
+        sessions: Sessions,
         passwords: Passwords,
         limiter: RateLimiter,
         pools: Pools,
@@ -295,12 +301,11 @@ class Upkeep:
         health: Health,
         outlet: Outlet,
         writer: TrailWriter,
-        audit_retention: float | None,
         clock: Clock,
     ) -> None:
-        self._database, self._passwords, self._limiter, self._pools = database, passwords, limiter, pools
+        self._database, self._feed, self._sessions = database, feed, sessions
+        self._passwords, self._limiter, self._pools = passwords, limiter, pools
         self._cutoffs, self._health, self._outlet, self._clock = cutoffs, health, outlet, clock
-        self._feed = Feed(database, cutoffs.apply, audit_retention=audit_retention)
         self._writer = writer
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -315,7 +320,10 @@ class Upkeep:
             raise CannotStart(f"the database can't be used: {why}") from error
         self._pools.start()
         self._writer.start()
-        self._tasks = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._run())]
+        running = [self._feed.run(), self._run()]
+        if not self._database.is_sqlite:
+            running.append(Listener(self._database, self._feed.catch_up).run())
+        self._tasks = [asyncio.create_task(each) for each in running]
 
     async def stop(self) -> None:
         await end(self._tasks)
@@ -335,6 +343,8 @@ class Upkeep:
     async def _look_around(self) -> None:
         """One round; about once a second."""
         self._note("database", self._feed.healthy, "can't be read; /auth answers 503")
+        age = self._feed.age
+        self._note("cutoffs", age <= self._sessions.max_staleness, _stale(age, self._sessions.on_stale))
         for name, pool in self._pools.by_name.items():
             self._note(f"upstreams.{name}", pool.up, "all its servers are out; they are tried all the same")
         self._note("rate_limits", await self._limiter.ping(), "can't be reached; limited calls answer 503")
@@ -345,6 +355,11 @@ class Upkeep:
             self._health.restore(name)
         else:
             self._health.degrade(name, why)
+
+
+def _stale(age: float, on_stale: str) -> str:
+    then = "go on" if on_stale == "allow" else "answer 503"
+    return f"not read for {age:.0f} s; requests with a login {then}"
 
 
 async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
@@ -407,6 +422,23 @@ def _tokens(config: Config, clock: Clock) -> tuple[AccessTokens, RefreshTokens]:
         clock=clock,
     )
     return access, refresh
+
+
+def _feed(database: Database, cutoffs: Cutoffs, config: Config, stopwatch: Clock) -> Feed:
+    """With `on_stale: deny`, nobody is believed beyond what was read."""
+
+    def read(begun: float) -> None:
+        if config.sessions.on_stale == "deny":
+            cutoffs.believed_until = begun + config.sessions.max_staleness
+
+    read(-inf)
+    return Feed(
+        database,
+        cutoffs.apply,
+        on_read=read,
+        stopwatch=stopwatch,
+        audit_retention=config.audit.retention,
+    )
 
 
 def _trusted(config: Config) -> TrustedProxies:
@@ -511,11 +543,17 @@ def _head(scope: Scope) -> Head:
 
 
 def _watch(
-    metrics: Metrics, pools: Pools, cutoffs: Cutoffs, health: Health, outlet: Outlet, writer: TrailWriter
+    metrics: Metrics,
+    pools: Pools,
+    cutoffs: Cutoffs,
+    feed: Feed,
+    health: Health,
+    outlet: Outlet,
+    writer: TrailWriter,
 ) -> None:
     for name, pool in pools.by_name.items():
         metrics.watch_pool(name, pool)
-    metrics.watch_cutoffs(cutoffs)
+    metrics.watch_cutoffs(cutoffs, lambda: feed.age)
     metrics.watch_ready(lambda: health.ready)
     metrics.watch_log(lambda: outlet.dropped)
     metrics.watch_trail(lambda: writer.dropped)

@@ -31,6 +31,7 @@
     ├── NotImplementedHere         501  not_implemented        an unknown method, an Upgrade
     ├── BadGateway                 502  upstream_broken        the backend's answer can't be passed on
     ├── Unavailable                503  unavailable            a dependency is away
+    │   ├── CutoffsStale           503  cutoffs_stale          whether a token still holds can't be told
     │   ├── Overloaded             503  overloaded             a bounded queue is full
     │   └── UpstreamUnavailable    503  upstream_unavailable   no connection to the backend to be had
     └── GatewayTimeout             504  timeout                a dependency is too slow
@@ -223,6 +224,11 @@ class BadGateway(GatewayError):
 class Unavailable(GatewayError):
     status, code, title = 503, "unavailable", "Unavailable"
     sentence = "A service that the gateway needs for this is away. Try again soon."
+
+
+class CutoffsStale(Unavailable):
+    code, title = "cutoffs_stale", "Revocations unknown"
+    sentence = "Whether this login still holds can't be told at the moment. Try again soon."
 
 
 class Overloaded(Unavailable):

@@ -309,7 +309,7 @@ def busy_metrics() -> Metrics:
         )
     metrics.count(Recorded(UserDeleted(user="u", email="e@x"), 0.0, None))
     metrics.watch_pool("app", _Idle())
-    metrics.watch_cutoffs(())
+    metrics.watch_cutoffs((), float)
     metrics.watch_ready(lambda: True)
     metrics.watch_certificate(lambda: 0.0)
     metrics.reloaded("applied")

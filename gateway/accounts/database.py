@@ -2,51 +2,58 @@
 
 A piece of work is a plain function of a SQLAlchemy connection. It runs whole, in
 one thread, inside one transaction: committed when it returns, rolled back when it
-raises. It returns values, never a cursor. A caller that is cancelled or out of time stops waiting, and the
-transaction still ends one way or the other in its thread.
+raises. It returns values, never a cursor. A caller that is cancelled stops waiting,
+and the transaction ends one way or the other in its thread. One that is out of time
+stops waiting too; on PostgreSQL it hangs up as well (see `line`), so that no thread waits
+for ever for a server that says nothing.
 
 SQLite: one writer thread, since SQLite has one writer anyway and waiting in our
-queue is fairer than waiting in its busy handler; readers beside it, thanks to
-WAL. `BEGIN IMMEDIATE` takes the write lock first, so a transaction that has read
-can always write (a deferred one may find its snapshot stale and fail at once).
-`synchronous = FULL`: with NORMAL, a power cut may undo commits that were already
-answered. That would revive ended sessions, and make refresh tokens that clients
-hold unknown. The command line may share the file with a running server.
+queue is fairer than waiting in its busy handler; readers beside it. `BEGIN IMMEDIATE`
+takes the write lock first, so a transaction that has read can always write (a
+deferred one may find its snapshot stale and fail at once). The command line and other
+processes may share the file.
 
-PostgreSQL: READ COMMITTED, short statement and lock timeouts, and a pool that
-pings a connection before use, so that a restarted server is found again.
+PostgreSQL: a connection is asked whether it still answers before it is used, so a
+restarted server is found again.
+
+The feed of cut-offs has a thread and a connection of its own (`watch`): however many
+logins wait, a logout is heard of.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Result, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+from sqlalchemy import Connection, Engine, Result, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from gateway.accounts.engines import (
+    BUSY_TIMEOUT_MS,
+    SqliteFile,
+    parse_url,
+    postgres_engine,
+    postgres_settings,
+    sqlite_engine,
+)
+from gateway.accounts.line import Line
 from gateway.accounts.workers import Workers
 from gateway.errors import EmailTaken, GatewayError, GatewayTimeout, InternalError, Unavailable
 
 T = TypeVar("T")
 Clock = Callable[[], float]
 
-BUSY_TIMEOUT_MS: Final = 5000
-"""How long one process waits for another's write lock on a SQLite file."""
-STATEMENT_TIMEOUT_MS: Final = 5000
-"""How long PostgreSQL may work on one statement, or wait for one lock."""
-CONNECT_TIMEOUT_S: Final = 5
-"""How long opening a connection to PostgreSQL may take."""
-SILENCE_TIMEOUT_MS: Final = 10_000
-"""How long PostgreSQL's host may leave our bytes unacknowledged (Linux TCP_USER_TIMEOUT)."""
 DEADLINE_S: Final = 15.0
 """How long a caller waits for its transaction in all, the queue included."""
+WATCH_DEADLINE_S: Final = 5.0
+"""Likewise, in `watch`."""
+CLOSING_S: Final = 5.0
+"""How long running transactions may take to end when the process does."""
 QUEUE: Final = 256
 """Transactions that may wait for a thread."""
 
@@ -74,27 +81,35 @@ class Database:
         self.is_sqlite: Final = self._url.get_backend_name() == "sqlite"
         self._clock = clock
         self._deadline = deadline
+        self._busy_timeout_ms = busy_timeout_ms
+        self._file = SqliteFile(str(self._url.database)) if self.is_sqlite else None
+        self._held: set[Line] = set()
         self._readers = Workers("gateway-db", threads=threads, queue=queue)
+        self._writers = self._readers
         if self.is_sqlite:
             self._writers = Workers("gateway-db-write", threads=1, queue=queue)
-            self._engine = _sqlite_engine(self._url, connections=threads + 1, busy_timeout_ms=busy_timeout_ms)
-        else:
-            self._writers = self._readers
-            self._engine = _postgres_engine(self._url, connections=threads)
+        self._watcher = Workers("gateway-db-watch", threads=1, queue=1)
+        self._engine = self._open(connections=threads + (1 if self.is_sqlite else 0))
+        self._watch_engine = self._open(connections=1)
 
     def __repr__(self) -> str:
         return f"<Database {self._url.render_as_string(hide_password=True)}>"
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """The result of `work` in a transaction that only reads."""
-        return await self._run(self._readers, work, self._deadline, begin="BEGIN")
+        return await self._run(self._readers, self._engine, work, self._deadline, "BEGIN")
 
     async def write(self, work: Callable[[Connection], T], *, deadline: float | None = None) -> T:
         """The result of `work` in a transaction that may write.
 
         `work` may have been committed even if this raises GatewayTimeout or is cancelled.
         """
-        return await self._run(self._writers, work, deadline or self._deadline, begin="BEGIN IMMEDIATE")
+        deadline = deadline or self._deadline
+        return await self._run(self._writers, self._engine, work, deadline, "BEGIN IMMEDIATE")
+
+    async def watch(self, work: Callable[[Connection], T]) -> T:
+        """As `read`, one at a time, beside everything else, and always on the same connection."""
+        return await self._run(self._watcher, self._watch_engine, work, WATCH_DEADLINE_S, "BEGIN")
 
     def now(self, connection: Connection) -> float:
         """Unix seconds by the database's clock."""
@@ -105,33 +120,103 @@ class Database:
         # Not now(), which is when the transaction began.
         return float(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
+    def changed(self, connection: Connection) -> bool:
+        """Whether anything may have been committed since this was last asked; only within `watch`.
+
+        SQLite tells it from one number in memory. PostgreSQL can't: True.
+        """
+        if not self.is_sqlite:
+            return True
+        before = connection.info.get("data_version")
+        connection.info["data_version"] = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+        return bool(connection.info["data_version"] != before)
+
+    def dial(self) -> dict[str, Any]:
+        """How psycopg connects to the same PostgreSQL."""
+        _, settings = self._engine.dialect.create_connect_args(self._url)
+        return {**postgres_settings(self._url), **settings}
+
     async def ping(self) -> None:
         """Raises Unavailable or GatewayTimeout if the database can't answer now."""
         await self.read(lambda connection: connection.execute(text("SELECT 1")).scalar_one())
 
     async def close(self) -> None:
         """Let running transactions end, drop waiting ones, join the threads, close the connections."""
-        await self._readers.close()
-        await self._writers.close()
+        impatient = asyncio.get_running_loop().call_later(CLOSING_S, self._hang_up)
+        for workers in (self._watcher, self._readers, self._writers):
+            await workers.close()
+        impatient.cancel()
+        self._watch_engine.dispose()
         self._engine.dispose()
 
+    def _open(self, *, connections: int) -> Engine:
+        if self.is_sqlite:
+            return sqlite_engine(self._url, connections=connections, busy_timeout_ms=self._busy_timeout_ms)
+        return postgres_engine(self._url, connections=connections)
+
+    def _hang_up(self) -> None:
+        for line in list(self._held):
+            line.hang_up()
+
     async def _run(
-        self, workers: Workers, work: Callable[[Connection], T], deadline: float, *, begin: str
+        self, workers: Workers, engine: Engine, work: Callable[[Connection], T], deadline: float, begin: str
     ) -> T:
+        line = Line()
         try:
             async with asyncio.timeout(deadline):
-                return await workers.run(lambda: self._transact(work, begin))
+                return await workers.run(lambda: self._transact(engine, work, begin, line))
         except TimeoutError as error:
+            line.hang_up()
             raise GatewayTimeout(retry_after=1) from error
 
-    def _transact(self, work: Callable[[Connection], T], begin: str) -> T:
+    def _transact(self, engine: Engine, work: Callable[[Connection], T], begin: str, line: Line) -> T:
         try:
-            with self._engine.connect() as connection:
+            with self._connected(engine, line) as connection:
                 connection = connection.execution_options(gateway_begin=begin)
                 with connection.begin():
                     return _detached(work(connection))
-        except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error, OSError) as error:
+        except (SQLAlchemyError, engine.dialect.loaded_dbapi.Error, OSError) as error:
             raise turned(error) from error
+
+    @contextmanager
+    def _connected(self, engine: Engine, line: Line) -> Iterator[Connection]:
+        if self._file is not None:
+            self._file.check()
+        self._held.add(line)
+        try:
+            connection = self._answering(engine, line)
+            try:
+                yield connection
+            finally:
+                line.release()
+                connection.close()
+        finally:
+            self._held.discard(line)
+
+    def _answering(self, engine: Engine, line: Line) -> Connection:
+        connection = engine.connect()
+        if self._file is not None:
+            self._file.remember()
+            return connection
+        try:
+            return _pinged(connection, line)
+        except engine.dialect.loaded_dbapi.Error:
+            engine.dispose()  # what died while it lay in the pool did not die alone
+            return _pinged(engine.connect(), line)
+
+
+def _pinged(connection: Connection, line: Line) -> Connection:
+    """A connection to PostgreSQL that answers. Raises the driver's error, or OSError if nobody waits."""
+    try:
+        driver: Any = connection.connection.dbapi_connection
+        line.hold(driver.fileno())
+        connection.dialect.do_ping(driver)
+    except BaseException:
+        line.release()
+        connection.invalidate()
+        connection.close()
+        raise
+    return connection
 
 
 def _detached(result: T) -> T:
@@ -140,23 +225,6 @@ def _detached(result: T) -> T:
     if isinstance(result, Result):
         raise TypeError("work must return values, not a cursor")
     return result
-
-
-def parse_url(url: str) -> URL:
-    """A SQLAlchemy URL with our drivers in it. Raises ValueError with a sentence for the operator."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise ValueError("not a database URL; write sqlite:///gateway.db or postgresql://…") from error
-    match parsed.drivername:
-        case "sqlite":
-            if not parsed.database or parsed.database == ":memory:" or parsed.host:
-                raise ValueError("name a file: sqlite:///gateway.db, or sqlite:////var/lib/gateway.db")
-            return parsed
-        case "postgresql" | "postgres" | "postgresql+psycopg":
-            return parsed.set(drivername="postgresql+psycopg")
-        case other:
-            raise ValueError(f"{other}:// is not supported; write sqlite:///gateway.db or postgresql://…")
 
 
 def turned(error: Exception) -> GatewayError:
@@ -185,57 +253,3 @@ def _is_too_slow(original: BaseException) -> bool:
         return getattr(original, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
     # query_canceled (statement_timeout), lock_not_available (lock_timeout)
     return getattr(original, "sqlstate", None) in {"57014", "55P03"}
-
-
-def _sqlite_engine(url: URL, *, connections: int, busy_timeout_ms: int) -> Engine:
-    engine = create_engine(url, poolclass=QueuePool, pool_size=connections, max_overflow=0)
-
-    def connected(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # we begin transactions ourselves, below
-        for pragma in (
-            f"busy_timeout = {busy_timeout_ms}",  # first: the next one may have to wait
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-        ):
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    def creating(_dialect: Any, _entry: ConnectionPoolEntry, _args: Any, _parameters: Any) -> None:
-        _create_private(str(url.database))
-
-    def begun(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options()["gateway_begin"])
-
-    event.listen(engine, "do_connect", creating)
-    event.listen(engine, "connect", connected)
-    event.listen(engine, "begin", begun)
-    return engine
-
-
-def _create_private(path: str) -> None:
-    """Password hashes are the owner's business alone. SQLite gives the WAL the same mode."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        return
-
-
-def _postgres_engine(url: URL, *, connections: int) -> Engine:
-    defaults = {
-        "connect_timeout": CONNECT_TIMEOUT_S,
-        "tcp_user_timeout": SILENCE_TIMEOUT_MS,
-        "application_name": "gateway",
-        "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={STATEMENT_TIMEOUT_MS}"
-        f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS}",
-    }
-    try:
-        return create_engine(
-            url,
-            pool_size=connections,
-            max_overflow=0,
-            pool_pre_ping=True,
-            isolation_level="READ COMMITTED",
-            connect_args={name: value for name, value in defaults.items() if name not in url.query},
-        )
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise ValueError('PostgreSQL needs its driver: pip install "auth-gateway[postgres]"') from error

@@ -2,19 +2,26 @@
 
 `load` reads every cut-off that still matters, before the process is ready. `run`
 then asks once a second for those recorded since. A row is stamped when its
-transaction begins and seen when that commits, and clocks may be set back; so each
-question goes back `OVERLAP_S` seconds before the last one, and once a minute it
-goes back to the beginning. Applying a cut-off twice changes nothing.
+transaction begins and seen when that commits, so each question goes back `OVERLAP_S`
+seconds before the last one. Clocks may be set back, so rows with a higher number than
+any before count as new whenever they are stamped. A backup may be restored, so now and
+then everything is read again. Applying a cut-off twice changes nothing.
+
+That bounds how late a cut-off may be. On PostgreSQL most are much earlier: who commits
+one says so (NOTIFY), and `listen` looks at once (`catch_up`). Nothing depends on it.
+On SQLite a question to a file that nobody has changed ends at one number in memory.
 
 While the database is away the feed is not `healthy` and keeps asking: tokens
-that were verified go on being good, which is what the gateway promises then.
+that were verified go on being good, unless `Cutoffs.believed_until` says otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection
@@ -29,8 +36,12 @@ POLL_S: Final = 1.0
 """A change is felt everywhere within a second or two."""
 OVERLAP_S: Final = 30.0
 """Longer than a transaction may take (see `database`)."""
-FULL_LOAD_EVERY: Final = 60
+OVERLAP_ROWS: Final = 100
+"""How far `catch_up` goes back, for rows that were numbered before others and committed after them."""
+FULL_LOAD_EVERY: Final = 600
 """Polls between two readings of everything."""
+BREATH: Final = 1000
+"""Cut-offs applied in one go; then requests have their turn."""
 PRUNE_EVERY: Final = 3600
 """Polls between two clean-ups."""
 KEEP_EXPIRED_S: Final = 86_400.0
@@ -40,41 +51,55 @@ _log = logging.getLogger(__name__)
 
 
 class Feed:
-    """Hands every live cut-off to `apply`, on the event loop, at least once."""
+    """Hands every live cut-off to `apply`, on the event loop, at least once.
+
+    `stopwatch` counts the seconds of this process; `on_read` hears, after each reading,
+    when by that clock it was begun: everything committed before is known now.
+    Audit events are kept for `audit_retention` seconds; None is for ever.
+    """
 
     def __init__(
         self,
         database: Database,
         apply: Callable[[Cut], None],
         *,
+        on_read: Callable[[float], None] = lambda begun: None,
+        stopwatch: Callable[[], float] = time.monotonic,
         audit_retention: float | None = None,
     ) -> None:
-        """Audit events are kept for `audit_retention` seconds; None is for ever."""
         self._database = database
         self._apply = apply
+        self._on_read = on_read
+        self._stopwatch = stopwatch
         self._audit_retention = audit_retention
         self._read_until = 0.0
+        self._highest = 0
         self._polls = 0
+        self._read_at = stopwatch()
         self.healthy = False
         """Whether the last reading worked."""
 
+    @property
+    def age(self) -> float:
+        """Seconds since the last reading that worked was begun."""
+        return self._stopwatch() - self._read_at
+
     async def load(self) -> None:
         """Every live cut-off. Raises what the database raises: a process that can't must not be ready."""
-        await self._read(since=0.0)
+        await self._read(self._everything)
 
     async def poll(self) -> None:
         """What was recorded lately, or everything now and then. Never raises: the feed lives on."""
         self._polls += 1
         full = self._polls % FULL_LOAD_EVERY == 0 or not self.healthy
-        try:
-            await self._read(since=0.0 if full else self._read_until - OVERLAP_S)
-            if self._polls % PRUNE_EVERY == 0:
-                await self.prune()
-        except Exception as error:
-            if self.healthy:
-                defect = None if isinstance(error, GatewayError) else error
-                _log.warning("cut-offs can't be read: %s", error, exc_info=defect)
-            self.healthy = False
+        await self._try(self._read, self._everything if full else self._lately)
+        if self._polls % PRUNE_EVERY == 0:
+            await self._try(self.prune)
+
+    async def catch_up(self) -> None:
+        """What came since the last reading, as cheaply as that can be known. Never raises."""
+        if self.healthy:
+            await self._try(self._read, self._newest)
 
     async def run(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Poll until cancelled."""
@@ -87,16 +112,43 @@ class Feed:
         while await self._database.write(self._prune) >= PRUNED_AT_ONCE:
             pass
 
-    async def _read(self, *, since: float) -> None:
-        now, cuts = await self._database.read(lambda connection: self._since(connection, since))
-        for cut in cuts:
-            self._apply(cut)
-        self._read_until = now
-        self.healthy = True
+    async def _try(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        try:
+            await work(*arguments)
+        except Exception as error:
+            if self.healthy:
+                defect = None if isinstance(error, GatewayError) else error
+                _log.warning("cut-offs can't be read: %s", error, exc_info=defect)
+            self.healthy = False
 
-    def _since(self, connection: Connection, since: float) -> tuple[float, list[Cut]]:
+    async def _read(self, question: Callable[[Connection], _Found]) -> None:
+        begun = self._stopwatch()
+        found = await self._database.watch(question)
+        for number, (_, cut) in enumerate(found.cuts):
+            self._apply(cut)
+            if number % BREATH == BREATH - 1:
+                await asyncio.sleep(0)
+        self._read_until = found.now
+        self._highest = max((seq for seq, _ in found.cuts), default=found.highest)
+        self._read_at = begun
+        self.healthy = True
+        self._on_read(begun)
+
+    def _everything(self, connection: Connection) -> _Found:
         now = self._database.now(connection)
-        return now, Store(connection).cuts(now=now, since=since)
+        self._database.changed(connection)  # since now
+        return _Found(now, Store(connection).cuts(now=now))
+
+    def _lately(self, connection: Connection) -> _Found:
+        now, highest = self._database.now(connection), self._highest
+        if not self._database.changed(connection):
+            return _Found(now, [], highest)
+        since = self._read_until - OVERLAP_S
+        return _Found(now, Store(connection).cuts(now=now, since=since, beyond=highest), highest)
+
+    def _newest(self, connection: Connection) -> _Found:
+        now, highest = self._database.now(connection), self._highest
+        return _Found(now, Store(connection).cuts(now=now, beyond=highest - OVERLAP_ROWS), highest)
 
     def _prune(self, connection: Connection) -> int:
         now = self._database.now(connection)
@@ -104,3 +156,15 @@ class Feed:
         if self._audit_retention is not None:
             pruned += trail.prune(connection, before=now - self._audit_retention)
         return pruned
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one question brought."""
+
+    now: float
+    """When it was asked, by the database's clock."""
+    cuts: list[tuple[int, Cut]]
+    """With the number of each row."""
+    highest: int = 0
+    """The highest number before."""

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, case, delete, exists, insert, select, text, update
+from sqlalchemy import Connection, Row, case, delete, exists, insert, or_, select, text, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from gateway.accounts.ids import new_id
@@ -18,6 +18,8 @@ USER_AGENT_LENGTH: Final = 200
 ADDRESS_LENGTH: Final = 64
 PRUNED_AT_ONCE: Final = 1000
 """Rows deleted in one transaction, so that nobody waits for a clean-up."""
+CUTOFFS_CHANNEL: Final = "gateway_cutoffs"
+"""Where PostgreSQL tells of new cut-offs. Says only that there are some: anybody may NOTIFY."""
 _ADMINS_LOCK: Final = 0x61646D69
 """The key of PostgreSQL's advisory lock for changes to users ("admi" in ASCII)."""
 
@@ -231,11 +233,22 @@ class Store:
                 kind=cut.kind, id=cut.id, version=cut.version, until=cut.until, recorded_at=now
             )
         )
+        if self._connection.dialect.name == "postgresql":  # delivered by the commit, once for all of it
+            self._connection.execute(text(f"NOTIFY {CUTOFFS_CHANNEL}"))
 
-    def cuts(self, *, now: float, since: float = 0.0) -> list[Cut]:
-        """The cut-offs that still matter and were recorded after `since`."""
-        query = select(cutoffs).where(cutoffs.c.until > now, cutoffs.c.recorded_at >= since)
-        return [Cut(row.kind, row.id, row.version, row.until) for row in self._connection.execute(query)]
+    def cuts(
+        self, *, now: float, since: float | None = None, beyond: int | None = None
+    ) -> list[tuple[int, Cut]]:
+        """The cut-offs that still matter, with their rows' numbers: all of them, or those recorded
+        after `since` or numbered above `beyond`."""
+        lately = [] if since is None else [cutoffs.c.recorded_at >= since]
+        newest = [] if beyond is None else [cutoffs.c.seq > beyond]
+        wanted = or_(*lately, *newest) if lately or newest else true()
+        query = select(cutoffs).where(cutoffs.c.until > now, wanted)
+        return [
+            (row.seq, Cut(row.kind, row.id, row.version, row.until))
+            for row in self._connection.execute(query)
+        ]
 
     # cleaning
 

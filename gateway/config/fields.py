@@ -158,6 +158,16 @@ def _positive_duration(value: Any) -> float:
     return seconds
 
 
+_MIN_STALENESS_S = 5
+
+
+def _staleness(value: Any) -> float:
+    seconds = _positive_duration(value)
+    if seconds < _MIN_STALENESS_S:
+        raise ValueError(f"must be at least {_MIN_STALENESS_S}s; one slow answer is no outage")
+    return seconds
+
+
 def _lifetime(value: Any) -> float:
     seconds = _positive_duration(value)
     if seconds != int(seconds):
@@ -355,6 +365,7 @@ Size = Annotated[int, PlainValidator(written(_size)), _SIZES]
 SizeOrNone = Annotated[int, PlainValidator(written(values.parse_size)), _SIZES]
 Duration = Annotated[float, PlainValidator(written(_positive_duration)), _DURATION]
 DurationOrZero = Annotated[float, PlainValidator(written(values.parse_duration)), _DURATION]
+Staleness = Annotated[float, PlainValidator(written(_staleness)), _DURATION]
 Lifetime = Annotated[float, PlainValidator(written(_lifetime)), _DURATION]
 Retention = Annotated[float | None, PlainValidator(written(_retention)), _RETENTION]
 RateLimit = Annotated[values.Rate, PlainValidator(written(values.parse_rate)), _RATES]

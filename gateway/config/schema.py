@@ -193,13 +193,23 @@ class Tokens(Section):
 
 
 class Sessions(Section):
-    """How long a login lasts without being used, and how many of them a user may have."""
+    """How long a login lasts, how many of them a user may have, and how their ends become known."""
 
     idle_max: fields.Lifetime | None = setting(
         None, "A session that was not refreshed for so long ends; left out: `tokens.refresh.ttl`.", "2h"
     )
     max_per_user: fields.SessionCount = setting(
         0, "A login beyond so many ends the user's session that was used least recently; 0 for no cap.", 10
+    )
+    max_staleness: fields.Staleness = setting(
+        "30s",
+        "How long the database may be silent before what is known of ended sessions counts as stale. "
+        "Normally it is read every second.",
+    )
+    on_stale: Annotated[str, OneOf("allow", "deny")] = setting(
+        "allow",
+        "What happens then to requests that carry a login: they go on (allow), or they get 503 and streams "
+        "and tunnels are cut (deny). /readyz says so in either case.",
     )
 
 
@@ -657,7 +667,9 @@ class Config(Section):
     server: Server = setting({}, "Where the gateway listens and what it takes from clients.")
     auth: Auth = setting({}, "The endpoints that the gateway serves itself.")
     tokens: Tokens = required("The tokens that logins give out.")
-    sessions: Sessions = setting({}, "How long a login lasts without being used, and how many there may be.")
+    sessions: Sessions = setting(
+        {}, "How long a login lasts, how many there may be, and how their ends become known."
+    )
     accounts: Accounts = setting({}, "The people who can log in.")
     audit: Audit = setting({}, "Who did what to whom: in the log, and in the database to be asked for later.")
     rate_limits: RateLimits = setting({}, "How often the endpoints that guessers love may be asked.")

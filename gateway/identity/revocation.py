@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from gateway.identity.principal import Principal
@@ -37,6 +38,8 @@ class Cutoffs:
         """Session id -> until."""
         self._versions: dict[str, tuple[int, float]] = {}
         """User id -> (the smallest version that still holds, until)."""
+        self.believed_until = inf
+        """By `time.monotonic`: a token that is not here may be cut off all the same after that."""
         self._due: list[tuple[float, str, str]] = []
         """A heap of (until, kind, id). An entry is stale once its cut-off got a later `until`."""
 

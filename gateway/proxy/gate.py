@@ -23,6 +23,7 @@ from math import nan
 from gateway.errors import (
     BadFraming,
     BodyTooLarge,
+    CutoffsStale,
     DuplicateCredential,
     GatewayError,
     InvalidToken,
@@ -93,6 +94,7 @@ class Gate:
         limits: RouteLimits,
         body_limit: int,
         clock: Callable[[], float] = time.time,
+        stopwatch: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rules = rules
         self._access = access
@@ -101,6 +103,7 @@ class Gate:
         self._limits = limits
         self._body_limit = body_limit
         self._clock = clock
+        self._stopwatch = stopwatch
 
     def adopt(self, rules: Rules) -> None:
         """From the next request on; streams and tunnels are judged again by them."""
@@ -126,13 +129,18 @@ class Gate:
         return _begin(head, self._clients.of(head))
 
     def authenticate(self, headers: Headers) -> Principal | None:
-        """The caller, or None without a credential. Raises InvalidToken, DuplicateCredential."""
+        """The caller, or None without a credential.
+
+        Raises InvalidToken, DuplicateCredential, CutoffsStale.
+        """
         return self._principal(find_bearer(headers))
 
     def _principal(self, token: bytes | None) -> Principal | None:
         if token is None:
             return None
         principal = self._access.verify(token)
+        if self._stopwatch() > self._cutoffs.believed_until:
+            raise CutoffsStale(retry_after=1)
         if self._cutoffs.cuts(principal):
             raise InvalidToken
         return principal
@@ -175,7 +183,7 @@ class Gate:
         principal = bad_token = None
         try:
             principal = self._principal(study.token)
-        except InvalidToken as error:
+        except (InvalidToken, CutoffsStale) as error:
             bad_token = error  # on a public route it counts as none
         decision = settle(claims, principal, study.client.address, self._now(claims))
         if decision.error is not None:
@@ -265,7 +273,7 @@ class Gate:
 
     def _stands(self, head: Head, study: _Study, principal: Principal | None) -> bool:
         """Whether what was allowed still is; asked several times a second while a stream or tunnel lasts."""
-        if principal is not None and self._cutoffs.cuts(principal):
+        if principal is not None and self._is_cut_off(principal):
             return False
         rules = self._rules
         claims = claims_of(rules.policy, head.method, study.framing.host, head.path)
@@ -281,6 +289,10 @@ class Gate:
     def _now(self, claims: Claims) -> float:
         """Unix seconds, for rules that hold for a time; the others never look at it."""
         return self._clock() if claims.timed else nan
+
+    def _is_cut_off(self, principal: Principal) -> bool:
+        """Also when nobody could tell."""
+        return self._stopwatch() > self._cutoffs.believed_until or self._cutoffs.cuts(principal)
 
     def _is_over(self, principal: Principal | None) -> bool:
         return principal is not None and self._clock() >= principal.expires_at
@@ -422,7 +434,7 @@ def _granted(head: Head, study: _Study, route: Route) -> bytes:
     return asked if asked in route.upgrade and asked != b"h2c" else b""
 
 
-def _would(refused: Decision, bad_token: InvalidToken | None) -> str:
+def _would(refused: Decision, bad_token: InvalidToken | CutoffsStale | None) -> str:
     """Why a route that only reports would have refused."""
     if refused.verdict is Verdict.UNAUTHENTICATED and bad_token is not None:
         return bad_token.code
@@ -432,7 +444,7 @@ def _would(refused: Decision, bad_token: InvalidToken | None) -> str:
 def _denied(
     decision: Decision,
     principal: Principal | None,
-    bad_token: InvalidToken | None,
+    bad_token: InvalidToken | CutoffsStale | None,
     decided: Decided,
     cors: Lines,
 ) -> Refuse:

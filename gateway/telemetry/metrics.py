@@ -147,10 +147,14 @@ class Metrics:
             expires,
         )
 
-    def watch_cutoffs(self, cutoffs: Sized) -> None:
+    def watch_cutoffs(self, cutoffs: Sized, age: Callable[[], float]) -> None:
         self._gauges["gateway_cutoffs"] = (
             "Sessions and users cut off before their tokens' end.",
             cutoffs.__len__,
+        )
+        self._gauges["gateway_cutoffs_age_seconds"] = (
+            "How long ago the database was last asked for cut-offs with success.",
+            age,
         )
 
     def watch_ready(self, ready: Callable[[], bool]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 import socket
 import sqlite3
 import stat
@@ -11,16 +13,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, make_url, text
 
 from gateway.accounts import schema
-from gateway.accounts.database import Database, parse_url, turned
+from gateway.accounts.database import Database, turned
+from gateway.accounts.engines import parse_url
 from gateway.accounts.feed import Feed
+from gateway.accounts.line import Line
 from gateway.errors import (
     GatewayTimeout,
     InternalError,
@@ -28,19 +31,10 @@ from gateway.errors import (
     Overloaded,
     Unavailable,
 )
-from tests.accounts.world import HOME, Clock, World, execute
-from tests.support.databases import Postgres, Server
+from tests.accounts.world import HOME, TERMINATE_OTHERS, Clock, World, execute, opened
+from tests.support.databases import Postgres, Server, migrate
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def opened(url: str, **settings: object) -> AsyncIterator[Database]:
-    database = Database(url, **settings)  # type: ignore[arg-type]
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 def count_users(connection: Connection) -> int:
@@ -152,7 +146,8 @@ async def test_a_caller_out_of_time_is_told_and_the_transaction_ends_whole(url: 
             await database.write(slow)
         gate.set()
         await database._writers.close()
-        assert await world.database.read(count_users) == 0
+        # On PostgreSQL whoever is out of time hangs up.
+        assert await world.database.read(count_users) == (0 if database.is_sqlite else 1)
         await world.close()
 
 
@@ -279,6 +274,33 @@ async def test_two_processes_may_share_the_file(sqlite: str, clock: Clock) -> No
     await two.close()
 
 
+@pytest.mark.parametrize("how", ["renamed", "deleted", "replaced"])
+async def test_a_file_that_is_not_there_any_more_takes_no_writes(
+    sqlite: str, clock: Clock, tmp_path: Path, how: str
+) -> None:
+    """What went into the old file, nobody would find after a restart."""
+    file, away = path_of(sqlite), tmp_path / "away.db"
+    async with opened(sqlite, clock=clock) as database:
+        world = World(database, clock)
+        await world.ann()
+        session = await world.log_in()
+        os.link(file, away)
+        file.unlink()
+        if how == "replaced":
+            shutil.copy(away, file)
+        feed = Feed(database, world.cutoffs.apply)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await world.accounts.sessions.refresh(session.refresh_token, HOME)
+            with pytest.raises(Unavailable):
+                await feed.load()
+        assert file.exists() == (how == "replaced")  # no empty one was made in its place
+        if how == "renamed":
+            away.rename(file)
+            await world.accounts.sessions.refresh(session.refresh_token, HOME)
+        await world.passwords.close()
+
+
 # PostgreSQL
 
 
@@ -309,6 +331,62 @@ async def test_postgres_gone_and_back_needs_no_restart(clock: Clock) -> None:
         await world.close()
     finally:
         server.remove()
+
+
+async def test_connections_that_the_server_ended_are_replaced_unnoticed(postgres: Postgres) -> None:
+    async with opened(postgres.clean()) as database:
+        await asyncio.gather(*(database.read(execute("SELECT pg_sleep(0.05)")) for _ in range(4)))
+        await database.write(execute(TERMINATE_OTHERS))
+        for _ in range(8):
+            await database.ping()
+
+
+async def test_a_server_that_became_a_standby_is_left(postgres: Postgres) -> None:
+    """After a failover the old connections still stand, and refuse every write."""
+    async with opened(postgres.clean(), threads=1) as database:
+        await database.write(execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+        delete = execute("DELETE FROM users")
+        with pytest.raises(Unavailable):
+            await database.write(delete)
+        await database.write(delete)
+
+
+async def test_a_frozen_server_holds_nobody_for_long_and_no_thread_for_ever(clock: Clock) -> None:
+    server = Server(Path(tempfile.mkdtemp(prefix="gateway-postgres-")))
+    try:
+        migrate(server.url)
+        async with opened(f"{server.url}&connect_timeout=2", clock=clock, deadline=0.5) as database:
+            world = World(database, clock)
+            await world.ann()
+            session = await world.log_in()
+            server.freeze()
+            for _ in range(6):  # more than there are threads
+                with pytest.raises((GatewayTimeout, Unavailable)):
+                    await world.accounts.sessions.refresh(session.refresh_token, HOME)
+            server.thaw()
+            await until_it_answers(database)
+            await world.accounts.sessions.refresh(session.refresh_token, HOME)
+            server.freeze()
+            await world.passwords.close()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("gateway-")]
+    finally:
+        server.thaw()
+        server.remove()
+
+
+async def until_it_answers(database: Database) -> None:
+    """Threads that are still about to give up are waited for."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(GatewayTimeout, Unavailable):
+                return await database.ping()
+
+
+async def test_who_hangs_up_too_early_gets_no_connection() -> None:
+    line = Line()
+    line.hang_up()
+    with pytest.raises(OSError, match="nobody waits"):
+        line.hold(1)
 
 
 async def test_a_slow_statement_is_504(postgres: Postgres) -> None:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, event, text
 
 from gateway.accounts import feed as subject
 from gateway.accounts.database import Database
 from gateway.accounts.feed import Feed
 from gateway.accounts.service import Changes
+from gateway.accounts.store import Store
 from gateway.errors import Unavailable
 from gateway.identity.revocation import Cut
-from tests.accounts.world import ACCESS_TTL, HOME, LEEWAY, PASSWORD, SESSION_MAX, Clock, World
+from tests.accounts.world import (
+    ACCESS_TTL,
+    HOME,
+    LEEWAY,
+    PASSWORD,
+    SESSION_MAX,
+    Clock,
+    World,
+    execute,
+    opened,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -73,9 +86,37 @@ async def test_a_commit_that_comes_late_is_seen(world: World, other: World, cloc
     assert not other.holds(session.access_token)
 
 
-async def test_a_clock_that_is_set_back_delays_for_a_minute_at_most(
-    world: World, other: World, clock: Clock
-) -> None:
+async def test_a_commit_that_overtakes_another_hides_nothing(url: str) -> None:
+    """By real clocks and transactions: one that was stamped and numbered first is committed last."""
+    world, other = World(Database(url), time.time), World(Database(url), time.time)
+    await world.ann()
+    slow, quick = [await world.log_in() for _ in range(2)]
+    feed = Feed(other.database, other.cutoffs.apply)
+    await feed.load()
+    begun, gate = threading.Event(), threading.Event()
+
+    def held(connection: Connection) -> None:
+        cut = Cut("session", world.principal(slow.access_token).session, 0, time.time() + 900)
+        Store(connection).add_cut(cut, now=world.database.now(connection))
+        begun.set()
+        gate.wait()
+
+    late = asyncio.create_task(world.database.write(held))
+    await asyncio.to_thread(begun.wait)
+    if not world.database.is_sqlite:  # which has one writer, so that nobody is overtaken
+        await world.accounts.sessions.log_out(quick.refresh_token)
+        await feed.catch_up()
+        await feed.poll()
+        assert [other.holds(session.access_token) for session in (slow, quick)] == [True, False]
+    gate.set()
+    await late
+    await feed.poll()
+    assert not other.holds(slow.access_token)
+    await other.close()
+    await world.close()
+
+
+async def test_a_clock_that_is_set_back_hides_nothing(world: World, other: World, clock: Clock) -> None:
     await world.ann()
     session = await world.log_in()
     feed = Feed(other.database, other.cutoffs.apply)
@@ -83,9 +124,86 @@ async def test_a_clock_that_is_set_back_delays_for_a_minute_at_most(
     await feed.load()
     clock.advance(-500)
     await world.accounts.sessions.log_out(session.refresh_token)
-    for _ in range(subject.FULL_LOAD_EVERY):
-        await feed.poll()
+    await feed.poll()
     assert not other.holds(session.access_token)
+
+
+async def test_now_and_then_everything_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a restored backup, whose rows are both old and lowly numbered."""
+    monkeypatch.setattr(subject, "FULL_LOAD_EVERY", 3)
+    seen: list[Cut] = []
+    feed = Feed(world.database, seen.append)
+    await world.ann()
+    for session in [await world.log_in() for _ in range(2)]:
+        await world.accounts.sessions.log_out(session.refresh_token)
+    await feed.load()
+    await world.database.write(execute("UPDATE cutoffs SET recorded_at = 1, seq = -seq"))
+    seen.clear()
+    await feed.poll()
+    await feed.poll()
+    assert seen == []
+    await feed.poll()
+    assert len(seen) == 2
+
+
+async def test_a_file_that_nobody_changed_is_not_read(sqlite: str, clock: Clock) -> None:
+    async with opened(sqlite, clock=clock) as database:
+        world, asked = World(database, clock), []
+        await world.ann()
+        session = await world.log_in()
+        feed = Feed(database, world.cutoffs.apply)
+        await feed.load()
+
+        @event.listens_for(database._watch_engine, "before_cursor_execute")
+        def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
+            asked.append(statement.split()[0])
+
+        await feed.poll()
+        assert asked == ["BEGIN", "PRAGMA"]
+        await world.accounts.sessions.log_out(session.refresh_token)
+        await feed.poll()
+        assert asked[2:] == ["BEGIN", "PRAGMA", "SELECT"]
+        await feed.poll()
+        assert asked[5:] == ["BEGIN", "PRAGMA"]
+        await world.passwords.close()
+
+
+async def test_what_is_new_is_read_without_what_is_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "OVERLAP_ROWS", 0)
+    seen: list[Cut] = []
+    feed = Feed(world.database, seen.append)
+    await world.ann()
+    first, second = [await world.log_in() for _ in range(2)]
+    await feed.load()
+    await world.accounts.sessions.log_out(first.refresh_token)
+    await feed.catch_up()
+    await world.accounts.sessions.log_out(second.refresh_token)
+    await feed.catch_up()
+    await feed.catch_up()
+    assert [cut.id for cut in seen] == [world.principal(s.access_token).session for s in (first, second)]
+
+
+async def test_a_mass_of_cut_offs_leaves_requests_their_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "BREATH", 10)
+    turns: list[int] = []
+
+    async def request() -> None:
+        while True:
+            turns.append(len(seen))
+            await asyncio.sleep(0)
+
+    def mass(connection: Connection) -> None:
+        for number in range(95):
+            Store(connection).add_cut(Cut("session", str(number), 0, world.clock() + 900), now=world.clock())
+
+    seen: list[Cut] = []
+    await world.database.write(mass)
+    task = asyncio.create_task(request())
+    await Feed(world.database, seen.append).load()
+    task.cancel()
+    assert set(range(10, 91, 10)) <= set(turns)
 
 
 async def test_most_polls_read_only_what_is_new(world: World, clock: Clock) -> None:
@@ -114,13 +232,13 @@ async def test_an_absent_database_is_unhealthy_and_asked_again(
         raise Unavailable
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.database, "read", away)
+        patch.setattr(world.database, "watch", away)
         with pytest.raises(Unavailable):
             await feed.load()
         assert not feed.healthy
     await feed.load()
     with monkeypatch.context() as patch:
-        patch.setattr(world.database, "read", away)
+        patch.setattr(world.database, "watch", away)
         await feed.poll()
         await feed.poll()
     assert not feed.healthy

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,11 +28,25 @@ HOME = Client("192.0.2.1", "Firefox")
 ELSEWHERE = Client("198.51.100.7", "curl")
 PASSWORD = "correct horse battery"
 NEW_PASSWORD = "another long password"
+TERMINATE_OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = 'gateway'"
+    " AND pid <> pg_backend_pid()"
+)
 
 
 def execute(sql: str) -> Callable[[Connection], None]:
     """A piece of work for the database."""
     return lambda connection: connection.exec_driver_sql(sql).close()
+
+
+@asynccontextmanager
+async def opened(url: str, **settings: object) -> AsyncIterator[Database]:
+    database = Database(url, **settings)  # type: ignore[arg-type]
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 class Clock:

