@@ -233,6 +233,7 @@ def build(
         audit=audit.record,
         prefix=config.auth.prefix,
         cors=compile_cors(config.auth.cors),
+        own_email=config.accounts.own_email,
     )
     _watch(metrics, pools, cutoffs, feed, health, outlet, writer)
     own = Observer(auth, begin=lambda scope: gate.begin(_head(scope)), on_done=finish)

@@ -410,6 +410,11 @@ def _route(path: Steps, route: Route, parts: Parts) -> Iterator[Finding]:
     yield from _settings(path, route, parts)
     if isinstance(route.allow, Rule):
         yield from _rule((*path, "allow"), route.allow)
+        if route.allow.users and parts.accounts is not None and parts.accounts.own_email:
+            sentence = (
+                "with accounts.own_email people could give themselves such an address; allow a role instead"
+            )
+            yield Finding((*path, "allow", "users"), sentence)
     if route.trust_host and route.hosts is None:
         yield Finding((*path, "trust_host"), "is of no use on a route without hosts")
     if route.valid is not None:

@@ -232,6 +232,11 @@ class Accounts(Section):
     bcrypt_cost: fields.BcryptCost = setting(
         12, "Work per password hash, as a power of two; 12 is about a quarter of a second."
     )
+    own_email: fields.Switch = setting(
+        False,
+        "Let people change their own address, by their password. Nobody proves that it is theirs: leave it "
+        "off where the backend or a rule tells people apart by it.",
+    )
     password: Password = setting({}, "What a new password must be.")
 
 

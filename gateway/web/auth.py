@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 
 from gateway.accounts.service import Accounts, Client, canonical_email
-from gateway.errors import InvalidCredentials, InvalidField, TooManyRequests
+from gateway.errors import InvalidField, TooManyRequests
 from gateway.http.client_address import Address
 from gateway.http.cors import Cors
 from gateway.telemetry.audit import Event, LoginLimited
@@ -25,6 +25,7 @@ from gateway.web.body import read_fields
 from gateway.web.cors import CrossOrigin
 from gateway.web.fields import read_query, text
 from gateway.web.openapi import describe
+from gateway.web.own import Own
 from gateway.web.routing import Endpoint, Handler, route
 from gateway.web.seen import seen
 from gateway.web.sessions import Sessions
@@ -46,10 +47,15 @@ def build_auth(
     audit: Callable[[Event], None],
     prefix: str = "/auth",
     cors: Cors | None = None,
+    own_email: bool = False,
 ) -> ASGIApp:
-    """The ASGI application behind `prefix`. It expects paths with the prefix still on them."""
+    """The ASGI application behind `prefix`. It expects paths with the prefix still on them.
+
+    `own_email` lets people change their own address.
+    """
     visitors = Visitors(accounts, authenticate)
     auth = Auth(accounts, visitors, attempts, address_of, audit)
+    own = Own(accounts, visitors, attempts, address_of, may_move=own_email)
     sessions = Sessions(accounts, visitors)
     users = Users(accounts, visitors, prefix)
     trail = Trail(accounts, visitors)
@@ -58,8 +64,8 @@ def build_auth(
         Endpoint(f"{prefix}/login", "auth:login", {"POST": auth.log_in}),
         Endpoint(f"{prefix}/refresh", "auth:refresh", {"POST": auth.refresh}),
         Endpoint(f"{prefix}/logout", "auth:logout", {"POST": auth.log_out}),
-        Endpoint(f"{prefix}/me", "auth:me", {"GET": auth.me}),
-        Endpoint(f"{prefix}/password", "auth:password", {"POST": auth.change_password}),
+        Endpoint(f"{prefix}/me", "auth:me", {"GET": own.me, "PATCH": own.change_email}),
+        Endpoint(f"{prefix}/password", "auth:password", {"POST": own.change_password}),
         Endpoint(f"{prefix}/sessions", "auth:sessions", {"GET": sessions.list}),
         Endpoint(f"{prefix}/sessions/{{id}}", "auth:session", {"DELETE": sessions.end}),
         Endpoint(f"{prefix}/logout-all", "auth:logout_all", {"POST": sessions.end_all}),
@@ -135,22 +141,6 @@ class Auth:
     async def log_out(self, request: Request) -> Response:
         sent = await read_fields(request, {"refreshToken": text})
         await self._accounts.sessions.log_out(sent["refreshToken"], self._client(request))
-        return no_content()
-
-    async def me(self, request: Request) -> Response:
-        read_query(request)
-        return json_answer(person(await self._visitors.user(request)))
-
-    async def change_password(self, request: Request) -> Response:
-        principal = self._visitors.principal(request)
-        sent = await read_fields(request, {"currentPassword": text, "newPassword": text})
-        await self._attempts.password(principal, self._address_of(request.scope))
-        try:
-            await self._accounts.own.change_password(principal, sent["currentPassword"], sent["newPassword"])
-        except InvalidCredentials:
-            # Not a 401: the caller is logged in, and clients answer a 401 by refreshing or logging out.
-            raise InvalidField("currentPassword: this is not your current password.") from None
-        await self._attempts.password_succeeded(principal)
         return no_content()
 
     async def _count_login(self, request: Request, email: str) -> None:

@@ -100,7 +100,23 @@ def _paths() -> Json:
                 answers={200: ("The caller", "Person")},
                 refusals=(errors.InvalidField, *_CALLER, *_AWAY),
                 token=True,
-            )
+            ),
+            "patch": _operation(
+                "changeEmail",
+                "session",
+                "Change one's own address, where that is allowed. Access tokens that say the old one end.",
+                body="EmailChange",
+                answers={200: ("The caller, changed", "Person")},
+                refusals=(
+                    *_BODY,
+                    *_CALLER,
+                    errors.Forbidden,
+                    errors.EmailTaken,
+                    errors.TooManyRequests,
+                    *_AWAY,
+                ),
+                token=True,
+            ),
         },
         "/password": {
             "post": _operation(
@@ -385,6 +401,7 @@ def _schemas() -> Json:
     return {
         "Login": _object({"email": _EMAIL, "password": _SECRET}),
         "RefreshToken": _object({"refreshToken": _TEXT}),
+        "EmailChange": _object({"email": _EMAIL, "currentPassword": _SECRET}),
         "PasswordChange": _object({"currentPassword": _SECRET, "newPassword": _SECRET}),
         "NewAccount": _object(
             {name: _CHANGES[name] for name in ("email", "password", "isAdmin", "roles")},

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class World:
     address: IPv4Address | IPv6Address | None = HOME
     app: ASGIApp = None  # type: ignore[assignment]  # built from the world itself
     http: httpx.AsyncClient = None  # type: ignore[assignment]
+    strict: httpx.AsyncClient = None  # type: ignore[assignment]  # where nobody changes their own address
     admin: User = None  # type: ignore[assignment]
     user: User = None  # type: ignore[assignment]
 
@@ -150,20 +152,24 @@ async def running(path: Path) -> AsyncIterator[World]:
     )
     limiter = RateLimiter(clock=clock)
     world = World(accounts, database, access, limiter, clock, cutoffs, events)
-    world.app = build_auth(
+    auth = partial(
+        build_auth,
         accounts=accounts,
         authenticate=world.authenticate,
         address_of=world.address_of,
         attempts=Attempts(limiter, LIMITS),
         audit=audit.record,
     )
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(world.app), base_url="http://gateway.test"
-    ) as world.http:
+    world.app = auth(own_email=True)
+    async with client(world.app) as world.http, client(auth()) as world.strict:
         yield world
     await limiter.close()
     await passwords.close()
     await database.close()
+
+
+def client(app: ASGIApp) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway.test")
 
 
 @pytest.fixture

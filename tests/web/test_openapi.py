@@ -70,7 +70,7 @@ class TestShape:
 
     def test_operations_are_complete(self) -> None:
         ids = [operation["operationId"] for _, _, operation in operations()]
-        assert len(ids) == len(set(ids)) == 18
+        assert len(ids) == len(set(ids)) == 19
         for path, method, operation in operations():
             assert operation["summary"].endswith(".")
             assert operation["security"] in ([], [{"accessToken": []}])
@@ -120,6 +120,7 @@ BODY_CASES = [
         ("post", "/auth/login", "anonymous"),
         ("post", "/auth/refresh", "anonymous"),
         ("post", "/auth/logout", "anonymous"),
+        ("patch", "/auth/me", USER),
         ("post", "/auth/password", USER),
         ("post", BODILESS, USER),
         ("post", "/auth/users", ADMIN),
@@ -132,6 +133,8 @@ BODY_CASES = [
         ({"as": caller, "text": "hello"}, 415, "unsupported_media_type"),
     ]
 ]
+MOVE = {"email": "ada@new.example", "currentPassword": PASSWORD}
+WRONG_MOVE = {**MOVE, "currentPassword": "wrong"}
 LOGIN = {"email": USER, "password": PASSWORD}
 OWN_CASES = [
     *[
@@ -172,6 +175,14 @@ OWN_CASES = [
     ("get", "/auth/me", ({"as": "anonymous"}, 401, "not_logged_in")),
     ("get", "/auth/me", ({"as": "forged"}, 401, "invalid_token")),
     ("get", "/auth/me", ({"as": USER, "away": True}, 503, "unavailable")),
+    ("patch", "/auth/me", ({"as": USER, "json": MOVE}, 200, None)),
+    ("patch", "/auth/me", ({"as": "twice", "json": MOVE}, 400, "duplicate_credential")),
+    ("patch", "/auth/me", ({"as": "anonymous", "json": MOVE}, 401, "not_logged_in")),
+    ("patch", "/auth/me", ({"as": "forged", "json": MOVE}, 401, "invalid_token")),
+    ("patch", "/auth/me", ({"as": USER, "json": MOVE, "strict": True}, 403, "forbidden")),
+    ("patch", "/auth/me", ({"as": USER, "json": {**MOVE, "email": ADMIN}}, 409, "email_taken")),
+    ("patch", "/auth/me", ({"as": USER, "json": WRONG_MOVE, "times": 6}, 429, "too_many_requests")),
+    ("patch", "/auth/me", ({"as": USER, "json": MOVE, "away": True}, 503, "unavailable")),
     ("post", "/auth/password", ({"as": USER, "json": "right"}, 204, None)),
     ("post", "/auth/password", ({"as": "twice", "json": "right"}, 400, "duplicate_credential")),
     ("post", "/auth/password", ({"as": "anonymous", "json": "right"}, 401, "not_logged_in")),
@@ -256,7 +267,9 @@ async def ask(
     if "query" in given:
         url += f"?{given['query']}"
     for _ in range(given.get("times", 1)):
-        answer = await world.http.request(method.upper(), url, **asked)
+        answer = await (world.strict if given.get("strict") else world.http).request(
+            method.upper(), url, **asked
+        )
     return answer
 
 

@@ -379,6 +379,100 @@ class TestPassword:
         assert_problem(answer, 401, "not_logged_in")
 
 
+class TestEmail:
+    NEW = "Ada.New@Example.ORG"
+
+    async def change(
+        self, world: World, headers: dict[str, str], current: str = PASSWORD, new: str = NEW
+    ) -> Any:
+        return await world.http.patch(
+            "/auth/me", json={"currentPassword": current, "email": new}, headers=headers
+        )
+
+    async def test_the_new_one_holds_in_its_canonical_form_and_is_felt_at_once(self, world: World) -> None:
+        here, elsewhere = await world.log_in(), await world.log_in()
+        mine = {"authorization": f"Bearer {here['accessToken']}"}
+        answer = await self.change(world, mine)
+        assert answer.status_code == 200
+        assert answer.json() == {
+            "id": world.user.id,
+            "email": "ada.new@example.org",
+            "isAdmin": False,
+            "roles": ["analyst", "auditor"],
+        }
+        # Tokens that say the old address are dead, and each session goes on with a fresh one.
+        for login in (here, elsewhere):
+            old = {"authorization": f"Bearer {login['accessToken']}"}
+            assert_problem(await world.http.get("/auth/me", headers=old), 401, "invalid_token")
+            fresh = await world.http.post("/auth/refresh", json={"refreshToken": login["refreshToken"]})
+            token = fresh.json()["accessToken"]
+            assert world.access.verify(token.encode()).email == "ada.new@example.org"
+        assert (await attempt(world, USER, PASSWORD)).status_code == 401
+        assert (await attempt(world, "ADA.new@example.org", PASSWORD)).status_code == 200
+        (event,) = world.named("UserUpdated")
+        assert (event.changed, event.actor) == (("email",), world.user.id)  # type: ignore[attr-defined]
+
+    async def test_where_it_is_not_allowed_nothing_of_it_is_read(
+        self, world: World, bcrypt_rounds: list[int]
+    ) -> None:
+        mine = await world.bearer()
+        bcrypt_rounds.clear()
+        problem = assert_problem(
+            await world.strict.patch("/auth/me", content=b"{", headers=mine), 403, "forbidden"
+        )
+        assert problem["detail"] == "Ask an admin: here nobody changes their own address."
+        assert bcrypt_rounds == []
+        assert (await world.strict.get("/auth/me", headers=mine)).json()["email"] == USER
+
+    async def test_a_wrong_current_password_changes_nothing(self, world: World) -> None:
+        mine = await world.bearer()
+        problem = assert_problem(await self.change(world, mine, "wrong"), 400, "invalid_field")
+        assert problem["detail"] == "currentPassword: this is not your current password."
+        assert (await world.http.get("/auth/me", headers=mine)).json()["email"] == USER
+
+    @pytest.mark.parametrize(
+        "new",
+        ["", "x", "a b@example.com", "x@y\r\nX-User-Admin: true", f"{'x' * 300}@y", "a\u202e@y", PASSWORD],
+    )
+    async def test_what_is_no_address_is_refused(self, world: World, new: str) -> None:
+        mine = await world.bearer()
+        assert_problem(await self.change(world, mine, new=new), 400, "invalid_field")
+        assert (await world.http.get("/auth/me", headers=mine)).json()["email"] == USER
+
+    async def test_somebody_elses_address_in_any_spelling_is_taken(self, world: World) -> None:
+        mine = await world.bearer()
+        for spelling in (ADMIN, ADMIN.upper(), f" {ADMIN} ", ADMIN.replace("r", "ｒ", 1)):
+            assert_problem(await self.change(world, mine, new=spelling), 409, "email_taken")
+        assert (await world.http.get("/auth/me", headers=mine)).json()["email"] == USER
+
+    async def test_another_spelling_of_ones_own_changes_nothing(self, world: World) -> None:
+        mine = await world.bearer()
+        assert (await self.change(world, mine, new=USER.upper())).json()["email"] == USER
+        assert (await world.http.get("/auth/me", headers=mine)).status_code == 200
+        assert world.named("UserUpdated") == []
+
+    async def test_nothing_else_can_be_changed_on_the_way(self, world: World) -> None:
+        mine = await world.bearer()
+        for extra in ({"isAdmin": True}, {"roles": ["boss"]}, {"id": world.admin.id}, {"password": "x" * 12}):
+            sent = {"email": self.NEW, "currentPassword": PASSWORD, **extra}
+            assert_problem(await world.http.patch("/auth/me", json=sent, headers=mine), 400, "invalid_field")
+        assert (await world.http.get("/auth/me", headers=mine)).json()["email"] == USER
+
+    async def test_a_stolen_token_gets_few_guesses(self, world: World, bcrypt_rounds: list[int]) -> None:
+        """And they are counted together with those at the password."""
+        stolen = await world.bearer()
+        for guess in range(5):
+            answer = (
+                await self.change(world, stolen, f"guess {guess}")
+                if guess % 2
+                else await TestPassword().change(world, stolen, f"guess {guess}")
+            )
+            assert answer.status_code == 400
+        bcrypt_rounds.clear()
+        assert_problem(await self.change(world, stolen), 429, "too_many_requests")
+        assert bcrypt_rounds == []
+
+
 async def test_admins_are_people_too(world: World) -> None:
     me = await world.http.get("/auth/me", headers=await world.bearer(ADMIN))
     assert me.json()["isAdmin"] is True
