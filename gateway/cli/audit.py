@@ -55,11 +55,11 @@ def audit(
     config: Path,
     output: str,
 ) -> None:
-    """Show who did what to whom: logins, failures, limits, changes to accounts.
+    """Show who did what to whom.
 
-    The oldest of the chosen ones comes first, the newest last. A TIME is a duration before
-    now (90m, 2d), a day (2027-01-31, from 00:00 UTC) or a time (2027-01-31T18:00:00Z). With
-    --follow, json is one object per line.
+    Logins, failures, limits, changes to accounts. The oldest of the chosen ones comes first, the
+    newest last. A TIME is a duration before now (90m, 2d), a day (2027-01-31, from 00:00 UTC) or a
+    time (2027-01-31T18:00:00Z). With --follow, json is one object per line.
 
     \b
     Example:

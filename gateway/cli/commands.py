@@ -11,6 +11,7 @@ WORDS = {
     "init": "Write gateway.yaml and .env where missing.",
     "run": "Start the gateway, and serve until it is stopped.",
     "check": "Report every mistake in gateway.yaml, then run its tests.",
+    "diff": "Show which requests change between two files, and for whom.",
     "replay": "Show what the rules would have said to the requests of a log.",
     "users": "List, add and change accounts.",
     "sessions": "List and end sessions: logins that are not over.",

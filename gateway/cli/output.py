@@ -11,6 +11,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import click
@@ -31,8 +32,11 @@ def say_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
 
 
-def say_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Aligned columns under a heading on a terminal; in a pipe one line per row, cells apart by tabs."""
+def say_table(heads: Sequence[str], rows: Iterable[Sequence[str]], colours: Sequence[str] = ()) -> None:
+    """Aligned columns under a heading on a terminal; in a pipe one line per row, cells apart by tabs.
+
+    `colours` are those of the rows, in their order; an empty one is none.
+    """
     cells = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in cells:
@@ -40,8 +44,8 @@ def say_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         return
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     say(_aligned([head.upper() for head in heads], widths), bold=True)
-    for row in cells:
-        say(_aligned(row, widths))
+    for row, colour in zip(cells, chain(colours, repeat("")), strict=False):
+        say(_aligned(row, widths), **({"fg": colour} if colour else {}))
 
 
 def printable(text: str) -> str:

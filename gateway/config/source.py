@@ -18,12 +18,10 @@ from typing import Any, NoReturn
 
 import yaml
 
-from .syntax import Mistake, syntax_mistake, unreadable_character
+from .syntax import MAX_DEPTH, TOO_DEEP, Mistake, syntax_mistake, unreadable_character
 
 MAX_BYTES = 1 << 20
 """Ten thousand ordinary routes fit. A larger file is not a gateway.yaml."""
-MAX_DEPTH = 32
-"""The deepest setting is six levels down."""
 MAX_EXPANDED = 200_000
 """Nodes that aliases add; what the file itself holds is bounded by its size."""
 INIT = "; `gateway init` writes "
@@ -273,7 +271,7 @@ class _Composer:
     def _start(self, event: Any) -> None:
         line, column = _position(event)
         if len(self._open) >= MAX_DEPTH:
-            self._refuse(event, f"is nested more than {MAX_DEPTH} levels deep")
+            self._refuse(event, TOO_DEEP)
         self._note_tag(event)
         table = isinstance(event, yaml.MappingStartEvent)
         node: Table | Sequence = Table(line, column) if table else Sequence(line, column)

@@ -6,6 +6,10 @@ import re
 
 import yaml
 
+MAX_DEPTH = 32
+"""The deepest setting is six levels down."""
+TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
+
 Mistake = tuple[int, int, str]
 """Line and column, from 1, and a sentence."""
 
@@ -26,6 +30,7 @@ _WRONG_HERE = (
     ("could not find expected ':'", 'a key without ": " after it'),
     ("did not find expected key", "this line does not fit the indent of the lines above it"),
     ("did not find expected '-'", "this line does not fit the list above it"),
+    ("exceeded maximum nesting depth", TOO_DEEP),  # it reads ahead of what it tells
     ("hexdecimal", _ESCAPE),
     ("unknown escape", _ESCAPE),
     ("undefined tag handle", "tags are not read; quote a value that begins with !"),

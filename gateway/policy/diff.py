@@ -4,6 +4,10 @@ Both policies cut all requests into classes (`regions`), and in each class the s
 who pass (`audience`) is compared as a set. What is left is to say it in few lines: the
 classes in which the same two routes decide are one change, named as the requests that
 both are about. As in the file, a line is about what no more specific rule takes.
+
+A path with several readings (`/a;x`) changes only where one of them does. A rule that
+only reports is still enforced for such paths where it is not the one that chose the
+backend; what changes there opens nothing, since `/a` itself is open meanwhile.
 """
 
 from __future__ import annotations

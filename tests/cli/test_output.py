@@ -40,6 +40,13 @@ def test_a_terminal_gets_columns_under_a_heading(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.usefixtures("terminal")
+def test_a_row_may_have_a_colour(capsys: pytest.CaptureFixture[str]) -> None:
+    output.say_table(("email", "state"), ROWS, ["red", ""])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == ["\x1b[31mana@example.com  admin\x1b[0m", "b@x              user"]
+
+
+@pytest.mark.usefixtures("terminal")
 def test_a_terminal_gets_colours_unless_it_says_no(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("command", ["check -c", "run -c", "diff", "diff gateway.yaml"])
 @pytest.mark.parametrize(("name", "sentence"), CASES)
 def test_is_one_sentence(site: Path, gateway: Command, command: str, name: str, sentence: str) -> None:
     (site / "folder").mkdir()
@@ -41,7 +41,7 @@ def test_is_one_sentence(site: Path, gateway: Command, command: str, name: str, 
     (site / "circle.yaml").write_text(f"{MINIMAL}include: circle.yaml\n")
     if name in FILES:
         (site / name).write_bytes(FILES[name])
-    result = gateway(command, "-c", name)
+    result = gateway(*command.split(), name)
     lines = (result.out + result.err).splitlines()
     assert (result.code, len(lines)) == (1, 1)
     assert lines[0].startswith(f"{name}:")

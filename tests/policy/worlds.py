@@ -28,8 +28,9 @@ ASKED_METHODS = ("GET", "HEAD", "POST", "PUT")
 
 
 def random_policy(rng: random.Random) -> Policy:
-    """A few routes over few words, some of which differ by case only."""
-    kept: dict[object, Route] = {}
+    """A few routes over few words, some of which differ by case only. No two take the same requests."""
+    kept: list[Route] = []
+    taken: set[object] = set()
     for index in range(rng.randrange(6)):
         parts = [rng.choice(WORDS) for _ in range(rng.randrange(4))]
         text = "/" + "/".join(parts + ["**"] * (rng.random() < 0.4))
@@ -40,11 +41,14 @@ def random_policy(rng: random.Random) -> Policy:
         route = Route(
             index, text, pattern, methods, hosts, rng.choice(ALLOWS), upstream, strip, "a.yaml", index
         )  # fmt: skip
-        kept.setdefault((pattern.shape, methods, hosts), route)
+        claimed = {(pattern.shape, methods, host) for host in hosts or ("",)}
+        if taken.isdisjoint(claimed):
+            taken |= claimed
+            kept.append(route)
     default = Route(
         -1, "default", parse("/**"), None, (), rng.choice(ALLOWS[1:]), "app", 0, "gateway.yaml", 1
     )
-    return Policy.build(tuple(kept.values()), default, rng.choice(("/auth", "/auth", "/a/auth")))
+    return Policy.build(tuple(kept), default, rng.choice(("/auth", "/auth", "/a/auth")))
 
 
 def region_of(found: Iterable[Region], method: str, host: bytes, segments: list[bytes]) -> Region:
