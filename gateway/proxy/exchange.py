@@ -59,6 +59,8 @@ BODY_IDLE = 30.0
 CLIENT_GONE = 499
 """The status in the record of a client that left before it was answered (nginx's number)."""
 
+_BODILESS = (b"GET ", b"HEAD ", b"DELETE ", b"OPTIONS ")
+"""Methods whose body means nothing in general (RFC 9110 §9.3), so that some backends leave it where it is."""
 _SUBPROTOCOL = b"sec-websocket-protocol"
 
 log = logging.getLogger(__name__)
@@ -203,10 +205,6 @@ class Exchange:
 
     # -- the pool's side -----------------------------------------------------------
 
-    @property
-    def replayable(self) -> bool:
-        return self._forward.replayable
-
     def connected(self, connection: Connection) -> None:
         forward = self._forward
         self._connection = connection
@@ -255,7 +253,8 @@ class Exchange:
         if connection is not None:
             if connection.server.failures and not self._switched:
                 self._pool.report(connection.server, True)
-            self._pool.release(connection, reusable=reusable and self._uploaded and not self._early)
+            clean = reusable and self._uploaded and not self._early
+            self._pool.release(connection, reusable=clean and not self._had_odd_body())
         if trailers:
             trailers = self._forward.edits.taken_out(sound_trailers(trailers))
         self._port.finish(trailers)
@@ -333,6 +332,10 @@ class Exchange:
         return not (self._uploaded or self._upload_paused or self._answered)
 
     # ------------------------------------------------------------------------------
+
+    def _had_odd_body(self) -> bool:
+        """The backend may not have read it, and take it for a request whose answer the next one would get."""
+        return self._forward.body != 0 and self._forward.head.startswith(_BODILESS)
 
     def _edited(self, answer: Answer) -> Answer:
         """As the route has it; the same answer is most often edited in the same way again."""

@@ -139,6 +139,25 @@ async def test_a_body_where_none_can_be_is_no_answer_to_the_next_request(
             assert pool.idle_count == 0
 
 
+@pytest.mark.parametrize(
+    ("status", "framing"),
+    [
+        (b"204 No Content", b"Content-Length: 5"),
+        (b"204 No Content", b"Transfer-Encoding: chunked"),
+        (b"304 Not Modified", b"Transfer-Encoding: chunked"),
+    ],
+)
+async def test_a_body_that_is_announced_where_none_can_be_is_not_waited_for(
+    status: bytes, framing: bytes
+) -> None:
+    """It may come a moment later, when the connection is somebody else's."""
+    async with Backend(answering(b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (status, framing))) as backend:
+        pool = pool_for(backend.url)
+        port = await talk(pool).ended()
+        assert (port.status, port.outcome, pool.idle_count) == (int(status[:3]), "finish", 0)
+        pool.close()
+
+
 async def test_a_204_has_no_length_and_a_304_keeps_its() -> None:
     for status, kept in ((b"204 No Content", 0), (b"304 Not Modified", 1)):
         async with Backend(answering(response(b"", status=status))) as backend:

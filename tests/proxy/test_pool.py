@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from pathlib import Path
 
@@ -545,3 +546,27 @@ async def _dead_port() -> int:
     server.close()
     await server.wait_closed()
     return port
+
+
+async def test_bytes_that_wait_in_an_idle_connection_are_nobodys_answer() -> None:
+    """They may have arrived in the very moment: the event loop has not seen them when the next one comes."""
+    evil = response(b"for somebody else")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        pool = pool_for(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        first = talk(pool)
+        await until(lambda: pool.opening_count == 0 and pool.busy_count)
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(65536)
+            peer.sendall(response(b"first"))
+            assert (await first.ended()).body == b"first"
+            peer.sendall(evil)
+            second = talk(pool)  # with no turn of the loop between
+            await until(lambda: pool.busy_count)
+            other, _ = listener.accept()
+            with other:
+                other.recv(65536)
+                other.sendall(response(b"second"))
+                assert (await second.ended()).body == b"second"
+        pool.close()

@@ -121,6 +121,8 @@ def _sorted_out(status: int, version: str, reason: bytes, lines: Headers) -> Ans
         keep_alive, kept = _apply_connection(hop, keep_alive, kept)
     if length is not None and (status == 204 or status < 200):  # RFC 9110 §8.6: they have none
         kept = _without(kept, {b"content-length"})
+    if (status == 204 and (length or chunked)) or (status == 304 and chunked):
+        keep_alive = None  # it may send that body all the same, a moment later
     upgrade = b",".join(hop.get(b"upgrade", ())).strip().lower() if status == 101 else b""
     return Answer(status, reason, kept, length, chunked, status in (204, 304), keep_alive, upgrade)
 

@@ -83,6 +83,7 @@ class Connection(asyncio.Protocol):
         "_home",
         "_left",
         "_owner",
+        "_poll",
         "_reading",
         "_received",
         "_switches",
@@ -115,6 +116,8 @@ class Connection(asyncio.Protocol):
         """Something of the request was written."""
         self._answered = self._to_head = self._switches = self._until_eof = False
         self._reading = True
+        self._poll: Callable[[int], object] | None = None
+        """Asks the kernel for something to read, without waiting."""
         self.server = server
         self.address = str(server)
         """Where it leads to, for the log."""
@@ -183,9 +186,11 @@ class Connection(asyncio.Protocol):
         """
         if self.closed or self._transport is None:
             return True
-        poller = select.poll()
-        poller.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(poller.poll(0))
+        if self._poll is None:
+            poller = select.poll()
+            poller.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+            self._poll = poller.poll
+        return bool(self._poll(0))
 
     # -- asyncio.Protocol ----------------------------------------------------------
 

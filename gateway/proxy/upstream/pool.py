@@ -10,8 +10,9 @@ and a client that leaves leaves nothing behind.
 The idle ones are reused last in, first out: under falling load the rest grow
 old and are closed. A backend may close an idle connection in the very moment
 we use it; the exchange then asks once more with `fresh=True` and gets one that
-was not idle (RFC 9112 §9.3.1). What can't be asked twice is only sent on an
-idle connection that the kernel says is silent.
+was not idle (RFC 9112 §9.3.1). Before that, the kernel is asked whether an idle
+connection is silent: the event loop may not have heard yet of its end, or of bytes
+that nobody asked for.
 
 Several servers: `balance` says which one is next, `server` whether it is in or
 out. If the next one has no idle connection and another has, the request goes
@@ -59,10 +60,6 @@ log = logging.getLogger(__name__)
 
 class Waiter(Protocol):
     """Someone who wants a connection."""
-
-    @property
-    def replayable(self) -> bool:
-        """May be sent twice, so an idle connection needs no second look."""
 
     def connected(self, connection: Connection) -> None:
         """Here is one: yours until you release it."""
@@ -112,9 +109,9 @@ class Pool:
         if not fresh and not self._waiting:
             if server is None:
                 server = self._balancer.pick(self.servers)
-            connection = self._take_idle(server, waiter) if server.idle else None
+            connection = self._take_idle(server) if server.idle else None
             if connection is None and self._only is None:
-                connection = self._borrow(server, waiter)
+                connection = self._borrow(server)
             if connection is not None:
                 waiter.connected(connection)
                 return
@@ -236,22 +233,22 @@ class Pool:
 
     # -- idle ones -----------------------------------------------------------------
 
-    def _take_idle(self, server: Server, waiter: Waiter) -> Connection | None:
-        """The last used. One that was never used is looked at: its end would not count as stale."""
+    def _take_idle(self, server: Server) -> Connection | None:
+        """The last used that is silent: bytes that wait in it were not asked for by whoever gets it."""
         idle = server.idle
         while idle:
             connection: Connection = idle.pop()
-            if (connection.uses and waiter.replayable) or not connection.is_stale():
+            if not connection.is_stale():
                 return connection
             connection.abort()
         return None
 
-    def _borrow(self, server: Server, waiter: Waiter) -> Connection | None:
+    def _borrow(self, server: Server) -> Connection | None:
         """Another server's, while the one whose turn it is gets a connection for those who come after."""
         lenders = [each for each in self.servers if each.idle and each.out == server.out]
         while lenders:
             lender = least_loaded(lenders)
-            connection = self._take_idle(lender, waiter)
+            connection = self._take_idle(lender)
             if connection is not None:
                 if not server.opening and not self._has_no_room():
                     self._connect(server)
