@@ -56,13 +56,9 @@ def configure(stream: TextIO, *, level: int | str = logging.INFO) -> Outlet:
 # -- the decision line ---------------------------------------------------------------------------------------
 
 
-@dataclass(init=False)
+@dataclass(init=False, slots=True)
 class Decided:
-    """What is known about one request, filled along its way and written at its end.
-
-    The defaults are the class's own until something is filled in: setting all of
-    them for every request costs a microsecond.
-    """
+    """What is known about one request, filled along its way and written at its end."""
 
     request_id: str
     """Sent to the backend and back to the client, so their logs meet ours."""
@@ -105,10 +101,21 @@ class Decided:
 
     def __init__(self, request_id: str, client: str, method: str, path: bytes, **known: Any) -> None:
         """`known`: any of the other fields."""
-        self.request_id, self.client, self.method, self.path = request_id, client, method, path
         self.began = time.perf_counter()
-        if known:
-            self.__dict__.update(known)
+        self.request_id, self.client, self.method, self.path = request_id, client, method, path
+        self.status, self.host, self.verdict, self.reason, self.would = 0, b"", "", "", ""
+        self.user = self.admin = self.roles = self.route = self.upstream = None
+        self.duration_ms = self.upstream_ms = None
+        self.bytes_in = self.bytes_out = 0
+        for name, value in known.items():
+            setattr(self, name, value)
+
+    def another(self, request_id: str) -> Decided:
+        """The record of a request that comes now and differs in nothing that was known of this one."""
+        it = Decided(request_id, self.client, self.method, self.path)
+        it.host, it.user, it.admin, it.roles = self.host, self.user, self.admin, self.roles
+        it.route, it.verdict, it.reason, it.would = self.route, self.verdict, self.reason, self.would
+        return it
 
 
 class DecisionLog:
@@ -118,11 +125,10 @@ class DecisionLog:
         self._write = write
         self._stamp = _Stamp(clock)
         self._pieces: dict[_Repeated, tuple[str, str]] = {}
+        self._paths: dict[bytes, str] = {}
 
     def write(self, it: Decided) -> None:
-        path = it.path.partition(b"?")[0].decode("latin-1")
-        if "eyJ" in path:  # a token in a path, where none belongs
-            path = masked(path)
+        path = self._paths.get(it.path) or self._shown(it.path)
         if it.duration_ms is None:
             it.duration_ms = (time.perf_counter() - it.began) * 1000.0
         repeated = (
@@ -132,11 +138,23 @@ class DecisionLog:
         before, behind = self._pieces.get(repeated) or self._render(repeated)
         upstream_ms = "null" if it.upstream_ms is None else f"{it.upstream_ms:.3f}"
         line = (
-            f'{{"time":"{self._stamp()}","level":"info","event":"request"'
-            f',"requestId":{quote(it.request_id)}{before}{quote(path)}{behind}{it.duration_ms:.3f}'
+            f'{{"time":"{self._stamp.now()}","level":"info","event":"request"'
+            f',"requestId":{quote(it.request_id)}{before}{path}{behind}{it.duration_ms:.3f}'
             f',"upstreamMs":{upstream_ms},"bytesIn":{it.bytes_in},"bytesOut":{it.bytes_out}}}\n'
         )
         self._write(line.encode("ascii"))
+
+    def _shown(self, raw: bytes) -> str:
+        """The path as it stands in the line, quoted; short ones are remembered."""
+        path = raw.partition(b"?")[0].decode("latin-1")
+        if "eyJ" in path:  # a token in a path, where none belongs
+            path = masked(path)
+        shown = quote(path)
+        if len(raw) <= _LONGEST_PATH:
+            if len(self._paths) >= _MOST_PIECES:
+                self._paths.clear()
+            self._paths[raw] = shown
+        return shown
 
     def _render(self, repeated: _Repeated) -> tuple[str, str]:
         """What stands before and behind the path. Most of it is the same for many requests."""
@@ -176,6 +194,8 @@ _MOST_PIECES = 4096
 """Remembered; some 3 MB."""
 _LONGEST_HOST = 255
 """Bytes of a Host whose lines are remembered: a client could send 4096 others, each as long as a head."""
+_LONGEST_PATH = 128
+"""Bytes of a path that is remembered; there is no end of the others."""
 
 
 def _quoted(text: str | None) -> str:
@@ -183,24 +203,27 @@ def _quoted(text: str | None) -> str:
 
 
 class _Stamp:
-    """The time as RFC 3339 with milliseconds; the part that changes once a second is kept."""
+    """The time as RFC 3339 with milliseconds; what changes less often is kept."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._second = -1
-        self._text = ""
+        self._milliseconds = self._second = -1
+        self._date = self._text = ""
 
-    def __call__(self) -> str:
-        now = self._clock()
-        second = int(now)
-        if second != self._second:
-            self._second, self._text = second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return f"{self._text}{int((now - second) * 1000):03d}Z"
+    def now(self) -> str:
+        milliseconds = int(self._clock() * 1000.0)
+        if milliseconds != self._milliseconds:
+            self._milliseconds = milliseconds
+            second, rest = divmod(milliseconds, 1000)
+            if second != self._second:
+                self._second, self._date = second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._text = f"{self._date}{rest:03d}Z"
+        return self._text
 
 
 def timestamp(now: float) -> str:
     """Unix seconds as the `time` of every line."""
-    return _Stamp(lambda: now)()
+    return _Stamp(lambda: now).now()
 
 
 # -- the standard library's logging --------------------------------------------------------------------------

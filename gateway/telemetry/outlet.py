@@ -1,6 +1,6 @@
 """Where log lines leave the process: collected, written in time, and never at the cost of a request.
 
-Lines wait at most 0.2 seconds, or until there are 64 KiB; a log record goes
+Lines wait at most 0.2 seconds, or until there are 128; a log record goes
 out at once and takes what waits along. A kill -9 loses those 0.2 seconds.
 
 Nobody who reads our output may stop us. The descriptor may be shared with other programs,
@@ -20,13 +20,15 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, TextIO
 
 FLUSH_AFTER = 0.2
 """Seconds a line may wait."""
-FLUSH_BYTES = 64 * 1024
-"""Bytes that may wait for the next flush."""
+FLUSH_LINES = 128
+"""Lines that may wait for the next flush: some 50 KB."""
 MAX_PENDING = 1024 * 1024
 """Bytes that may wait for a slow reader."""
 PIECE = 4096
@@ -58,6 +60,8 @@ class Outlet:
         # Reentrant: a finalizer that runs in the middle of a write may log as well.
         self._lock = threading.RLock()
         self._writing = False
+        self._fresh: deque[bytes] = deque()
+        """What came since the last flush: a line a request, and a deque takes it without the lock."""
         self._lines: list[bytes] = []
         self._size = 0
         self._due = False
@@ -75,19 +79,27 @@ class Outlet:
 
     def write(self, line: bytes) -> None:
         """A line that may wait. To be called on the loop that `attach` was given."""
-        with self._lock:
-            self._keep(line)
-        if self._schedule is None or (self._size >= FLUSH_BYTES and not self._stalled):
-            self.flush()
-        if not self._due and self._lines:
+        self._fresh.append(line)
+        if self._schedule is None or len(self._fresh) >= FLUSH_LINES:
+            self._pass_on()
+        elif not self._due:
             self._flush_later()
 
     def write_at_once(self, line: bytes) -> None:
         """A line that may not wait, from any thread; the waiting ones go before it."""
-        with self._lock:
-            self._keep(line)
+        self._fresh.append(line)
         self.flush()
         if self._lines and threading.get_ident() == self._home:
+            self._flush_later()
+
+    def _pass_on(self) -> None:
+        """While the target takes nothing, lines are only kept: the scheduled flush tries again."""
+        if self._stalled and self._schedule is not None:
+            with self._lock:
+                self._collect()
+        else:
+            self.flush()
+        if self._lines:
             self._flush_later()
 
     def flush(self) -> None:
@@ -117,7 +129,7 @@ class Outlet:
             self.flush()
 
     def _flush_later(self) -> None:
-        if self._schedule is not None and not self._due:
+        if self._schedule is not None and not self._due and not self._gone:
             self._due = True
             self._schedule(FLUSH_AFTER, self._on_time)
 
@@ -126,6 +138,12 @@ class Outlet:
         self.flush()
         if self._lines:
             self._flush_later()
+
+    def _collect(self) -> None:
+        """Until there is none: a finalizer or another thread may add to them, or take them meanwhile."""
+        with suppress(IndexError):
+            while True:
+                self._keep(self._fresh.popleft())
 
     def _keep(self, line: bytes) -> None:
         if self._gone or self._size + len(line) > MAX_PENDING:
@@ -137,10 +155,12 @@ class Outlet:
 
     def _write_out(self) -> bool:
         """True if nothing is left."""
+        self._collect()
         while self._lines:
             if not self._target.writable():
                 return False
             self._write_lines()
+            self._collect()
             if self._unreported and not self._lines:
                 lost, self._unreported = self._unreported, 0
                 self._keep(self._report(lost))

@@ -327,6 +327,7 @@ def test_lines_that_nobody_took_are_told_of(logging_restored: None) -> None:
         outlet.attach(lambda _, __: None)
         for _ in range(30):
             outlet.write(b'{"x":"' + b"x" * 50_000 + b'"}\n')
+        outlet.flush()
         got = b""
         while piece := reader.read():
             got += piece

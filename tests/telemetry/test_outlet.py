@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.telemetry.outlet import FLUSH_AFTER, FLUSH_BYTES, MAX_PENDING, Outlet, Target, target_of
+from gateway.telemetry.outlet import FLUSH_AFTER, FLUSH_LINES, MAX_PENDING, Outlet, Target, target_of
 
 LINE = b"x" * 99 + b"\n"
 
@@ -83,13 +83,12 @@ def test_with_a_loop_they_wait_for_each_other() -> None:
     assert len(timer.waiting) == 1
 
 
-def test_64_kib_do_not_wait() -> None:
+def test_many_do_not_wait() -> None:
     reader = Reader()
     outlet, _ = outlet_to(reader)
-    count = -(-FLUSH_BYTES // len(LINE))
-    for _ in range(count):
+    for _ in range(FLUSH_LINES):
         outlet.write(LINE)
-    assert reader.got == LINE * count
+    assert reader.got == LINE * FLUSH_LINES
 
 
 def test_a_line_that_may_not_wait_takes_the_others_along() -> None:
@@ -140,7 +139,7 @@ def test_a_slow_reader_gets_the_rest_later_and_in_order() -> None:
 def test_a_reader_that_stopped_costs_memory_up_to_a_bound_and_then_lines() -> None:
     reader = Reader(room=0)
     outlet, timer = outlet_to(reader)
-    many = 2 * MAX_PENDING // len(LINE)
+    many = 2 * MAX_PENDING // len(LINE) // FLUSH_LINES * FLUSH_LINES
     for _ in range(many):
         outlet.write(LINE)
     kept = MAX_PENDING // len(LINE)
