@@ -104,28 +104,47 @@ class ClientPort(Protocol):
 class Exchange:
     """See the module."""
 
-    # How every exchange begins. Class attributes: setting a dozen of them per request costs a microsecond.
-    _connection: Connection | None = None
-    _unwritten_head = b""
-    _bytes_in = _bytes_out = 0
-    _began = _deadline = 0.0
-    _upload_paused = _upload_stopped = _client_paused = False
-    _answered = _early = _retried = _done = _switched = False
+    __slots__ = (
+        "_answered",
+        "_began",
+        "_body_idle",
+        "_bytes_in",
+        "_bytes_out",
+        "_client_paused",
+        "_connection",
+        "_deadline",
+        "_done",
+        "_early",
+        "_forward",
+        "_on_done",
+        "_pool",
+        "_port",
+        "_retried",
+        "_switched",
+        "_unwritten_head",
+        "_upload_paused",
+        "_upload_stopped",
+        "_uploaded",
+        "replayable",
+    )
 
     def __init__(
         self,
         forward: Forward,
         port: ClientPort,
-        *,
         on_done: Callable[[Decided], None],
         body_idle: float = BODY_IDLE,
     ) -> None:
-        self._forward = forward
-        self._port = port
-        self._on_done = on_done
-        self._body_idle = body_idle
+        self._forward, self._port, self._on_done, self._body_idle = forward, port, on_done, body_idle
         self._pool = forward.upstream
+        self.replayable = forward.replayable
         self._uploaded = forward.body == 0
+        self._connection: Connection | None = None
+        self._unwritten_head = b""
+        self._bytes_in = self._bytes_out = 0
+        self._began = self._deadline = 0.0
+        self._upload_paused = self._upload_stopped = self._client_paused = False
+        self._answered = self._early = self._retried = self._done = self._switched = False
 
     # -- the port's side -----------------------------------------------------------
 
@@ -209,7 +228,7 @@ class Exchange:
         forward = self._forward
         self._connection = connection
         forward.decided.upstream = connection.address
-        connection.begin(self, to_head=forward.no_response_body, switches=forward.upgrade != b"")
+        connection.begin(self, forward.no_response_body, forward.upgrade != b"")
         if self._uploaded:
             self._deadline = self._pool.ticker.now + (forward.timeout or self._pool.response)
             connection.write(forward.head)
@@ -254,7 +273,7 @@ class Exchange:
             if connection.server.failures and not self._switched:
                 self._pool.report(connection.server, True)
             clean = reusable and self._uploaded and not self._early
-            self._pool.release(connection, reusable=clean and not self._had_odd_body())
+            self._pool.release(connection, clean and not self._had_odd_body())
         if trailers:
             trailers = self._forward.edits.taken_out(sound_trailers(trailers))
         self._port.finish(trailers)

@@ -79,27 +79,30 @@ class Connection(Protocol):
 class Passage:
     """See the module. `body_complete` and `keep_alive` are read by the connection at the end."""
 
-    # How every passage begins. Class attributes: setting a dozen of them per request costs a microsecond.
-    _exchange: Exchange | None = None
-    _request_id = ""
-    _decided: Decided | None = None
-    """While the judgement waits."""
-    _cors: Lines = ()
-    """Of the gateway's own answer, should there be one."""
-    _held = True
-    """The engine takes no body just now."""
-    _inbox: list[bytes] | None = None
-    """What came of the body while it was held: at most what was read at once."""
-    _fed = False
-    """The body went on to its end."""
-    _started = _chunked = _over = False
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_continue",
+        "_cors",
+        "_decided",
+        "_exchange",
+        "_fed",
+        "_head",
+        "_held",
+        "_inbox",
+        "_lane",
+        "_over",
+        "_request_id",
+        "_started",
+        "body_complete",
+        "keep_alive",
+    )
 
     def __init__(
         self,
         connection: Connection,
         lane: Lane,
         head: Head,
-        *,
         has_body: bool,
         keep_alive: bool,
         expects_continue: bool,
@@ -110,6 +113,19 @@ class Passage:
         """There may be a next request on this connection."""
         self._connection, self._lane, self._head = connection, lane, head
         self._continue = expects_continue
+        self._exchange: Exchange | None = None
+        self._request_id = ""
+        self._decided: Decided | None = None
+        """While the judgement waits."""
+        self._cors: Lines = ()
+        """Of the gateway's own answer, should there be one."""
+        self._held = True
+        """The engine takes no body just now."""
+        self._inbox: list[bytes] | None = None
+        """What came of the body while it was held: at most what was read at once."""
+        self._fed = False
+        """The body went on to its end."""
+        self._started = self._chunked = self._over = False
 
     def begin(self) -> None:
         """Judge it and let it go. May be answered when this returns."""
@@ -262,9 +278,8 @@ class Passage:
     def _follow(self, judgement: Judgement) -> None:
         if isinstance(judgement, Forward):
             self._request_id = judgement.request_id
-            if judgement.cors:
-                self._cors = judgement.cors
-            exchange = Exchange(judgement, self, on_done=self._lane.on_done, body_idle=self._lane.body_idle)
+            self._cors = judgement.cors
+            exchange = Exchange(judgement, self, self._lane.on_done, self._lane.body_idle)
             self._exchange = exchange
             exchange.begin()
             if self._held and not self.body_complete and not self._over:

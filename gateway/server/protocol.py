@@ -425,9 +425,9 @@ class GatewayProtocol(HttpToolsProtocol):
                 True,
                 head.known,
             ),
-            has_body=has_body,
-            keep_alive=head.keep_alive,
-            expects_continue=head.expects_continue,
+            has_body,
+            head.keep_alive,
+            head.expects_continue,
         )
         self.current = passage
         passage.begin()

@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
 
     # -- the owner's side ----------------------------------------------------------
 
-    def begin(self, owner: Owner, *, to_head: bool, switches: bool = False) -> None:
+    def begin(self, owner: Owner, to_head: bool, switches: bool = False) -> None:
         """A new request starts, of this owner. `to_head`: its answer has no body. `switches`: it may
         be answered by 101."""
         self._owner = owner
@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
         self.keep_alive = answer.keep_alive
         if self._to_head or answer.bodiless:
             owner.answer_begins(answer, b"")
-            self._settle(clean=not data)
+            self._settle(not data)
         elif answer.length is not None:
             self._begin_sized(owner, answer, answer.length, data)
         elif answer.chunked:
@@ -288,7 +288,7 @@ class Connection(asyncio.Protocol):
             owner.answer_begins(answer, data)
         else:
             owner.answer_begins(answer, data if left == 0 else data[:length])
-            self._settle(clean=left == 0)
+            self._settle(left == 0)
 
     def _switch(self, answer: Answer, data: bytes) -> None:
         owner = self._asker()
@@ -307,7 +307,7 @@ class Connection(asyncio.Protocol):
             self._asker().answer_data(data)
         else:
             self._asker().answer_data(data if left == 0 else data[:left])
-            self._settle(clean=left == 0)
+            self._settle(left == 0)
 
     def _take_chunks(self, data: bytes) -> None:
         chunks = self._chunks
@@ -320,7 +320,7 @@ class Connection(asyncio.Protocol):
         if chunks.broken is not None:
             raise Broken(f"not HTTP/1.1: {chunks.broken}")
         if chunks.done:
-            self._settle(clean=not rest, trailers=chunks.trailers)
+            self._settle(not rest, trailers=chunks.trailers)
 
     def _take_turns(self) -> None:
         """Let everyone else have theirs: uvloop may read 32 times in one, and small chunks take time."""
@@ -343,7 +343,7 @@ class Connection(asyncio.Protocol):
             raise Broken("the request was given up")
         return self._owner
 
-    def _settle(self, *, clean: bool, trailers: Headers | None = None) -> None:
+    def _settle(self, clean: bool, trailers: Headers | None = None) -> None:
         """The answer is complete. `clean`: nothing came behind it."""
         owner, self._owner = self._owner, None
         self._take = self._chunks = None

@@ -117,7 +117,7 @@ class Pool:
                 return
         self._wait(waiter, fresh, server)
 
-    def release(self, connection: Connection, *, reusable: bool) -> None:
+    def release(self, connection: Connection, reusable: bool) -> None:
         """Give a connection back. It is closed unless both sides were exactly done with it."""
         if connection.closed:
             return
