@@ -58,6 +58,9 @@ class Head:
     """The lane can tunnel bytes of another protocol, once one was agreed on."""
     known: Known = field(default_factory=Known, compare=False, repr=False)
     """See Known."""
+    granted: Any = field(default=None, compare=False, repr=False)
+    """Room for what the gate granted this head. A lane that meets the very same bytes, request line included,
+    from the same peer hands over the very same head again."""
 
     @property
     def path(self) -> bytes:

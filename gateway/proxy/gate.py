@@ -6,8 +6,12 @@ is counted in Redis makes it say Wait, to the one request that it is about.
 
 Much of a judgement depends on the header lines alone, and a client that keeps its
 connection sends the same ones again and again. So what they say is worked out once
-(`_Study`), and with it the lines that go upstream for the last route and caller. Who
-the caller is and whether he may is asked every time: two requests are strangers.
+(`_Study`), and with it the lines that go upstream for the last route and caller.
+
+Often the whole head comes again, byte for byte, from the same peer. If it was let
+pass, and nothing but head, rules and caller had a say in that, it is let pass again
+(`_Grant`), as long as those are the same: who the caller is, whether the token still
+holds and whether it was cut off is asked every time.
 """
 
 from __future__ import annotations
@@ -111,6 +115,13 @@ class Gate:
 
     def judge(self, head: Head) -> Judgement:
         """Forward, Refuse with the reason, or Wait. Never raises for anything a client can send."""
+        grant = head.granted
+        if grant is not None and grant.rules is self._rules and self._is_still(grant.principal, grant.token):
+            forward: Forward = grant.another()
+            return forward
+        return self._judge_anew(head)
+
+    def _judge_anew(self, head: Head) -> Judgement:
         study: _Study | None = head.known.study
         if study is not None and not study.is_of(head, self._rules):
             study = None
@@ -144,6 +155,12 @@ class Gate:
         if self._cutoffs.cuts(principal):
             raise InvalidToken
         return principal
+
+    def _is_still(self, principal: Principal | None, token: bytes | None) -> bool:
+        try:
+            return self._principal(token) is principal
+        except (InvalidToken, CutoffsStale):
+            return False
 
     def _study(self, head: Head, client: Client) -> _Study:
         framing = read_framing(head.headers, http_version=head.http_version)
@@ -202,9 +219,11 @@ class Gate:
                     head,
                     study,
                     decided,
-                    lambda: self._forward(head, study, principal, claims, decision, decided),
+                    lambda: self._forward(head, study, principal, claims, decision, decided, False),
                 )
-        return self._forward(head, study, principal, claims, decision, decided)
+        # Nothing else had a say: no limit, no time, no ids of a trusted proxy, no handshake, no bad token.
+        lasting = not (claims.limited or claims.timed or study.client.trusted or study.asked or bad_token)
+        return self._forward(head, study, principal, claims, decision, decided, lasting)
 
     def _within(
         self, hits: list[Hit], head: Head, study: _Study, decided: Decided, then: Callable[[], _Judged]
@@ -231,6 +250,7 @@ class Gate:
         claims: Claims,
         decision: Decision,
         decided: Decided,
+        lasting: bool,
     ) -> Forward:
         route, framing = decision.route, study.framing
         limit = self._body_limit if route.body is None else route.body
@@ -244,39 +264,38 @@ class Gate:
         if claims.cors is not None:
             edits = study.edits(route, claims.cors)
             cors = edits.lines
-        return Forward(
+        start = b"%b %b%b%b" % (
+            method.encode(),
+            path,
+            query,
+            study.tail(destination, route, principal, upgrade),
+        )
+        forward = Forward(
             decided.request_id,
             destination.pool,
-            b"".join(
-                (
-                    method.encode(),
-                    b" ",
-                    path,
-                    query,
-                    study.tail(destination, route, principal, upgrade),
-                    _trace_lines(head, study.client, decided.request_id),
-                    b"\r\n",
-                )
-            ),
+            b"%b%b\r\n" % (start, _trace_lines(head, study.client, decided.request_id)),
             framing.body,
             limit,
             method == "HEAD",
             framing.body == 0 and method in _IDEMPOTENT and not upgrade,
             decided,
-            partial(self._stands, head, study, principal),
+            partial(self._stands, method, head.path, study, principal),
             route.timeout,
             edits,
             upgrade,
             study.lone if upgrade == WEBSOCKET else b"",
             cors,
         )
+        if lasting:
+            head.granted = _Grant(forward, start, study, principal)
+        return forward
 
-    def _stands(self, head: Head, study: _Study, principal: Principal | None) -> bool:
+    def _stands(self, method: str, path: bytes, study: _Study, principal: Principal | None) -> bool:
         """Whether what was allowed still is; asked several times a second while a stream or tunnel lasts."""
         if principal is not None and self._is_cut_off(principal):
             return False
         rules = self._rules
-        claims = claims_of(rules.policy, head.method, study.framing.host, head.path)
+        claims = claims_of(rules.policy, method, study.framing.host, path)
         if isinstance(claims, Decision):
             return False
         destination = rules.destinations.get(claims.route.upstream)
@@ -296,6 +315,39 @@ class Gate:
 
     def _is_over(self, principal: Principal | None) -> bool:
         return principal is not None and self._clock() >= principal.expires_at
+
+
+class _Grant:
+    """What lets the same head pass again. Whoever asks has made sure that rules and caller are the same."""
+
+    __slots__ = ("_decided", "_forward", "_start", "principal", "rules", "token")
+
+    def __init__(self, forward: Forward, start: bytes, study: _Study, principal: Principal | None) -> None:
+        self.rules, self.token, self.principal = study.rules, study.token, principal
+        self._forward, self._start = forward, start
+        self._decided = forward.decided.another("")  # as it is now: what comes of this request is its own
+
+    def another(self) -> Forward:
+        """The same with ids of its own."""
+        drawn = f"{random.getrandbits(192) | 1:048x}"
+        request_id, ids, same = drawn[:32], drawn.encode(), self._forward
+        return Forward(
+            request_id,
+            same.upstream,
+            b"%bX-Request-Id: %b\r\ntraceparent: 00-%b-%b-01\r\n\r\n"
+            % (self._start, ids[:32], ids[:32], ids[32:]),
+            same.body,
+            same.body_limit,
+            same.no_response_body,
+            same.replayable,
+            self._decided.another(request_id),
+            same.standing,
+            same.timeout,
+            same.edits,
+            same.upgrade,
+            same.lone_offer,
+            same.cors,
+        )
 
 
 class _Study:

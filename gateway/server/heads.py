@@ -8,9 +8,10 @@ several codings or on HTTP/1.0, all pass llhttp (measured on httptools 0.9).
 RFC 9112 and the smuggling advisories of llhttp, HAProxy, Go and h11 are where
 the rules come from; a refused head always closes its connection.
 
-A client sends the same header lines with request after request. What was read and
-found good is remembered by its exact bytes, without the request line; meeting them
-again costs one look-up. All connections of a listener share that memory.
+A client sends the same header lines with request after request, and some send whole
+heads again. What was read and found good is remembered by its exact bytes, with the
+request line and without; meeting them again costs one look-up. All connections of a
+listener share that memory.
 """
 
 from __future__ import annotations
@@ -36,36 +37,69 @@ from gateway.errors import (
     TargetTooLong,
 )
 from gateway.http.framing import body_length, valid_host
-from gateway.http.head import METHODS, REFUSED_METHODS, Headers, Known
+from gateway.http.head import METHODS, REFUSED_METHODS, Head, Headers, Known
 from gateway.server.terms import Limits
 
 
 @dataclass(slots=True)
 class RequestHead:
-    """A head that has exactly one meaning. The reader fills the same one again for its next head."""
+    """A head that has exactly one meaning. The same one comes back for the same bytes."""
 
-    method: str = ""
+    method: str
     """As sent; one that llhttp knows, neither TRACE nor CONNECT."""
-    target: bytes = b""
+    target: bytes
     """Origin-form: begins with a slash."""
-    http_version: str = "1.1"
+    http_version: str
     """"1.0" or "1.1"."""
-    headers: Headers = field(default_factory=list)
+    lines: HeaderLines
+    """All the rest."""
+    forwarded_as: Head | None = None
+    """How the gate was asked about it the last time."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderLines:
+    """What header lines say."""
+
+    headers: Headers
     """In order, names as they were sent, values without the white space around them."""
-    body: int | None = 0
-    """Its length in bytes, 0 for none, CHUNKED if it is sent in chunks."""
-    keep_alive: bool = True
+    body: int | None
+    """The body's length in bytes, 0 for none, CHUNKED if it is sent in chunks."""
+    keep_alive: bool
     """The client wants to go on afterwards."""
-    expects_continue: bool = False
+    expects_continue: bool
     """It waits for a 100 before it sends the body."""
     known: Known = field(default_factory=Known)
     """Goes with these very header lines, whenever they come again."""
 
 
-Memory = dict[bytes, tuple[Headers, int | None, bool, bool, Known]]
-"""Header lines of HTTP/1.1 requests, blank line included, and what they mean: see RequestHead."""
+class Memory:
+    """What the connections of a listener have read of HTTP/1.1 requests, by its exact bytes."""
+
+    __slots__ = ("heads", "lines")
+
+    def __init__(self) -> None:
+        self.heads: dict[bytes, RequestHead] = {}
+        """Whole heads."""
+        self.lines: dict[bytes, HeaderLines] = {}
+        """Header lines, blank line included."""
+
+    def forget(self) -> None:
+        self.heads.clear()
+        self.lines.clear()
+
+    def keep(self, head: bytes, lines: bytes, read: RequestHead) -> None:
+        """Full is emptied: it begins anew with those who are here now."""
+        if len(self.lines) >= _REMEMBERED:
+            self.lines.clear()
+        if len(self.heads) >= _REMEMBERED:
+            self.heads.clear()
+        self.lines[lines] = read.lines
+        self.heads[head] = read
+
+
 _REMEMBERED, _LONGEST_REMEMBERED = 1024, 2048
-"""Blocks of header lines, and bytes of each; with all that is known of them some 10 MB."""
+"""Heads, blocks of header lines, and bytes of each; with all that is known of them some 15 MB."""
 
 
 class HeadReader:
@@ -73,10 +107,9 @@ class HeadReader:
 
     def __init__(self, limits: Limits, memory: Memory | None = None) -> None:
         self._limits = limits
-        self._memory: Memory = {} if memory is None else memory
+        self._memory = memory or Memory()
         self._certainly_small = min(limits.target, limits.headers)
         self._parser: httptools.HttpRequestParser | None = None
-        self._read = RequestHead()
         self._target = b""
         self._headers: Headers = []
         self._decisive: Headers = []
@@ -84,19 +117,23 @@ class HeadReader:
 
     def read(self, head: bytes) -> RequestHead:
         """`head` ends with its blank line. Raises the GatewayError to answer with."""
+        return self._memory.heads.get(head) or self._read_line(head)
+
+    def _read_line(self, head: bytes) -> RequestHead:
+        """One whose header lines may have come before, below another request line."""
         line_end = head.find(b"\r\n")
         block = head[line_end + 2 :]
-        remembered = self._memory.get(block)
-        if remembered is not None:
-            line = _USUAL_LINE.fullmatch(head, 0, line_end)
-            if line is not None and len(line[2]) <= self._limits.target:
-                read = self._read
-                read.method, read.target, read.http_version = _METHOD_NAMES[line[1]], line[2], "1.1"
-                read.headers, read.body, read.keep_alive, read.expects_continue, read.known = remembered
-                return read
-        return self._read_anew(head, line_end, block)
+        lines = self._memory.lines.get(block)
+        line = _USUAL_LINE.fullmatch(head, 0, line_end) if lines is not None else None
+        if lines is not None and line is not None and len(line[2]) <= self._limits.target:
+            read = RequestHead(_METHOD_NAMES[line[1]], line[2], "1.1", lines)
+        else:
+            read = self._read_anew(head, line_end)
+        if read.http_version == "1.1" and len(head) <= _LONGEST_REMEMBERED:
+            self._memory.keep(head, block, read)
+        return read
 
-    def _read_anew(self, head: bytes, line_end: int, block: bytes) -> RequestHead:
+    def _read_anew(self, head: bytes, line_end: int) -> RequestHead:
         if len(head) > self._certainly_small:
             self._check_size(head, line_end)
         _check_bytes(head)
@@ -116,24 +153,15 @@ class HeadReader:
             raise HeadersTooLarge(close=True)
         if self._parser is not None and not self._parser.should_keep_alive():
             self._parser = None  # it has seen a `Proxy-Connection: close`, and would take no further head
-        read = self._read
-        read.method, read.target, read.http_version, read.headers = method, target, version, self._headers
-        read.known = Known()
-        decisive = self._decisive
-        if len(decisive) == 1 and version == "1.1" and decisive[0][0] == b"host":
-            if not sound_host(decisive[0][1]):
-                raise BadHost(close=True)
-            read.body, read.keep_alive, read.expects_continue = 0, True, False
-        else:
-            self._decide(read)
-        if version == "1.1" and len(block) <= _LONGEST_REMEMBERED:
-            self._remember(block, read)
-        return read
+        return RequestHead(method, target, version, self._lines(version))
 
-    def _remember(self, block: bytes, read: RequestHead) -> None:
-        if len(self._memory) >= _REMEMBERED:
-            self._memory.clear()
-        self._memory[block] = (read.headers, read.body, read.keep_alive, read.expects_continue, read.known)
+    def _lines(self, version: str) -> HeaderLines:
+        decisive = self._decisive
+        if len(decisive) != 1 or version != "1.1" or decisive[0][0] != b"host":
+            return self._decide(version)
+        if not sound_host(decisive[0][1]):
+            raise BadHost(close=True)
+        return HeaderLines(self._headers, 0, True, False)
 
     def forget(self) -> None:
         """The connection is gone: part with the parser, which refers back to us."""
@@ -181,9 +209,8 @@ class HeadReader:
             self._headers = [(name, value.rstrip(b" \t")) for name, value in self._headers]
             self._decisive = [(name, value.rstrip(b" \t")) for name, value in self._decisive]
 
-    def _decide(self, read: RequestHead) -> None:
+    def _decide(self, version: str) -> HeaderLines:
         """The less usual: whatever else the decisive headers say."""
-        version = read.http_version
         host: bytes | None = None
         upgrade = expects = False
         lengths: list[bytes] = []
@@ -206,13 +233,13 @@ class HeadReader:
                 codings.append(value)
         if (host is None and version == "1.1") or (host is not None and not sound_host(host)):
             raise BadHost(close=True)
-        read.body = body = body_length(lengths, codings, version)
+        body = body_length(lengths, codings, version)
         # What follows a wish to switch protocols may be that protocol: it is never read as a request.
         switches = upgrade and b"upgrade" in options
-        read.keep_alive = version == "1.1" and b"close" not in options and not switches
-        read.expects_continue = expects and body != 0
-        if body != 0 or not read.keep_alive or switches:
+        keep_alive = version == "1.1" and b"close" not in options and not switches
+        if body != 0 or not keep_alive or switches:
             self._parser = None  # it waits for the body, which the connection counts by itself
+        return HeaderLines(self._headers, body, keep_alive, expects and body != 0)
 
 
 def check_partial(head: bytes, fresh: int, limits: Limits) -> None:

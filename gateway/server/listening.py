@@ -81,10 +81,8 @@ class Listening(Server):
         return len(left)
 
     def forget(self) -> None:
-        """What connections remember of header lines, and with it the rules that they were judged by."""
-        for *_, known in self._config.memory.values():
-            known.study = None  # connections that wait for their next request hold it too
-        self._config.memory.clear()
+        """What connections remember of heads, and with it the rules that they were judged by."""
+        self._config.memory.forget()
 
     async def _finished(self) -> None:
         """Returns when nothing is in flight, when the drain time is over, or in a hurry."""

@@ -82,8 +82,8 @@ class GatewayConfig(Config):
         self.terms = terms
         self.lane = lane
         """For what the app does not own; without one, the app answers everything."""
-        self.memory: Memory = {}
-        """Header lines that the connections have met."""
+        self.memory = Memory()
+        """Heads that the connections have met."""
         self.drain = drain
         self.timeout_graceful_shutdown = drain  # type: ignore[assignment]  # a float does as well
         self.watch: Watch | None = None
@@ -134,11 +134,15 @@ class GatewayProtocol(HttpToolsProtocol):
         self._thrown_away = 0
         self._unwritten = 0
         """What waited to be written when writing stalled."""
+        self._peer: str | None = None
+        self._scheme: Literal["http", "https"] = "http"
 
     # The loop's side.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self._peer = (self.client[0] if self.client else None) or None
+        self._scheme = self.scheme or "http"
         self.watch.add(self)
         if self.client is None and not _is_unix(transport):
             transport.abort()  # it left at once, and without an address it would pass for a unix socket
@@ -301,11 +305,25 @@ class GatewayProtocol(HttpToolsProtocol):
     # Heads.
 
     def _fresh_head(self, data: bytes) -> None:
-        """The usual case: a whole head, alone, in one piece."""
-        if data.find(b"\r\n\r\n") + 4 == len(data) > 4 and data[0] != _CR:
+        """The usual case: a whole head in one piece, alone or with its body."""
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 5 or data[0] == _CR:
+            self._buffer += data
+            self._advance()
+        elif end == len(data):
             self._begin(data)
         else:
-            self._buffer += data
+            self._begin(data[:end])
+            self._take_rest(data[end:])
+
+    def _take_rest(self, data: bytes) -> None:
+        """What came in one piece with a head that has begun."""
+        if self._in_body:
+            data = self._take_body(data)
+        if self._lingering:
+            self._throw_away(data)
+        elif data:
+            self._pipeline(data)
             self._advance()
 
     def _pipeline(self, data: bytes) -> None:
@@ -394,46 +412,46 @@ class GatewayProtocol(HttpToolsProtocol):
             self.refuse(error, **_described(raw))
             return
         self.deadline = NEVER
-        has_body = head.body != 0
-        lane = self._lane
-        path = head.target.partition(b"?")[0]
-        own = lane is None or lane.owns(path)
-        if own and head.body is not None and head.body > self.terms.limits.body:
-            self.refuse(BodyTooLarge(close=True), **_described(raw))
-            return
-        if has_body:
+        lane, body = self._lane, head.lines.body
+        if head.forwarded_as is None and (lane is None or lane.owns(head.target.partition(b"?")[0])):
+            lane = None
+            if body is not None and body > self.terms.limits.body:
+                self.refuse(BodyTooLarge(close=True), **_described(raw))
+                return
+        if body != 0:
             self._in_body = True
-            self._left = head.body or 0
-            self._chunks = ChunkedBody() if head.body is None else None
-        if lane is None or own:
-            self._begin_cycle(head, has_body)
+            self._left = body or 0
+            self._chunks = ChunkedBody() if body is None else None
+        if lane is None:
+            self._begin_cycle(head)
         else:
-            self._begin_passage(lane, head, has_body)
+            self._begin_passage(lane, head)
 
-    def _begin_passage(self, lane: Lane, head: RequestHead, has_body: bool) -> None:
-        peer = self.client[0] if self.client else None
-        passage = Passage(
-            self,
-            lane,
-            Head(
-                head.method,
-                head.target,
-                head.headers,
-                head.http_version,
-                self.scheme or "http",
-                peer or None,
-                True,
-                head.known,
-            ),
-            has_body,
-            head.keep_alive,
-            head.expects_continue,
-        )
+    def _begin_passage(self, lane: Lane, head: RequestHead) -> None:
+        asked, lines = head.forwarded_as, head.lines
+        if asked is None or asked.peer != self._peer or asked.scheme != self._scheme:
+            asked = head.forwarded_as = self._head_for_the_gate(head)
+        passage = Passage(self, lane, asked, lines.body != 0, lines.keep_alive, lines.expects_continue)
         self.current = passage
         passage.begin()
 
-    def _begin_cycle(self, head: RequestHead, has_body: bool) -> None:
-        cycle = Cycle(self, self._scope_of(head), has_body, head.keep_alive, head.expects_continue)
+    def _head_for_the_gate(self, head: RequestHead) -> Head:
+        lines = head.lines
+        return Head(
+            head.method,
+            head.target,
+            lines.headers,
+            head.http_version,
+            self._scheme,
+            self._peer,
+            True,
+            lines.known,
+        )
+
+    def _begin_cycle(self, head: RequestHead) -> None:
+        lines = head.lines
+        scope = self._scope_of(head)
+        cycle = Cycle(self, scope, lines.body != 0, lines.keep_alive, lines.expects_continue)
         self.current = cycle
         task = self.loop.create_task(cycle.run(self.app))
         task.add_done_callback(self.tasks.discard)
@@ -450,7 +468,7 @@ class GatewayProtocol(HttpToolsProtocol):
             "client": self.client,
             "scheme": self.scheme,
             "root_path": "",
-            "headers": [(name.lower(), value) for name, value in head.headers],
+            "headers": [(name.lower(), value) for name, value in head.lines.headers],
             "state": self.app_state.copy(),
             "method": head.method,
             "path": urllib.parse.unquote(path) if "%" in path else path,

@@ -11,26 +11,37 @@ def _head(*lines: bytes, version: bytes = b"1.1") -> bytes:
 
 
 def test_the_memory_is_bounded() -> None:
-    memory: Memory = {}
+    memory = Memory()
     reader, most = HeadReader(Limits(), memory), 0
     for number in range(3000):
         reader.read(_head(b"X: %d" % number))
-        most = max(most, len(memory))
+        most = max(most, len(memory.heads), len(memory.lines))
+    assert most == 1024
+    for number in range(3000):
+        reader.read(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+        most = max(most, len(memory.heads))
     assert most == 1024
 
 
 def test_long_and_old_ones_are_not_remembered() -> None:
-    memory: Memory = {}
+    memory = Memory()
     reader = HeadReader(Limits(), memory)
     reader.read(_head(b"X: " + b"y" * 2048))
     reader.read(_head(version=b"1.0"))
-    assert memory == {}
+    assert (memory.heads, memory.lines) == ({}, {})
 
 
 def test_the_request_line_is_read_each_time() -> None:
-    memory: Memory = {}
+    memory = Memory()
     reader = HeadReader(Limits(), memory)
     for method, target in ((b"GET", b"/a"), (b"DELETE", b"/b?c"), (b"HEAD", b"/")):
         read = reader.read(b"%b %b HTTP/1.1\r\nHost: a\r\n\r\n" % (method, target))
         assert (read.method.encode(), read.target) == (method, target)
-    assert len(memory) == 1
+    assert (len(memory.heads), len(memory.lines)) == (3, 1)
+
+
+def test_the_same_bytes_are_the_same_head() -> None:
+    reader = HeadReader(Limits(), Memory())
+    once, again, other = (reader.read(_head(b"X: " + value)) for value in (b"1", b"1", b"2"))
+    assert once is again
+    assert other is not once
