@@ -7,6 +7,7 @@ made inside the rooms.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from gateway.accounts.database import Database
 from gateway.accounts.feed import POLL_S, Feed
 from gateway.accounts.listen import Listener
 from gateway.accounts.passwords import Passwords
+from gateway.accounts.presence import Presence
 from gateway.accounts.service import Accounts, SessionRules
 from gateway.accounts.trail_writer import TrailWriter
 from gateway.config.restart import restart_needed, without_rules
@@ -47,6 +49,8 @@ from gateway.web.attempts import Attempts, Limits
 from gateway.web.auth import build_auth
 from gateway.web.observer import Observer
 from gateway.web.ops import Health, Reload, build_ops
+
+_log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 Scope = Any
@@ -235,7 +239,11 @@ def build(
         cors=compile_cors(config.auth.cors),
         own_email=config.accounts.own_email,
     )
+    upkeep = Upkeep(
+        database, feed, config.sessions, passwords, limiter, pools, cutoffs, health, outlet, writer, now
+    )
     _watch(metrics, pools, cutoffs, feed, health, outlet, writer)
+    metrics.watch_replicas(lambda: upkeep.replicas)
     own = Observer(auth, begin=lambda scope: gate.begin(_head(scope)), on_done=finish)
     body_idle = config.server.timeouts.body_idle
     proxy = ProxyApp(gate, on_done=finish, body_idle=body_idle)
@@ -246,9 +254,7 @@ def build(
         ops=build_ops(health, metrics),
         health=health,
         metrics=metrics,
-        upkeep=Upkeep(
-            database, feed, config.sessions, passwords, limiter, pools, cutoffs, health, outlet, writer, now
-        ),
+        upkeep=upkeep,
         replaceable=Replaceable(config, gate, pools, attempts, metrics, health),
         finish=finish,
     )
@@ -308,6 +314,8 @@ class Upkeep:
         self._passwords, self._limiter, self._pools = passwords, limiter, pools
         self._cutoffs, self._health, self._outlet, self._clock = cutoffs, health, outlet, clock
         self._writer = writer
+        self._presence = Presence(database)
+        self._warned = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -321,7 +329,7 @@ class Upkeep:
             raise CannotStart(f"the database can't be used: {why}") from error
         self._pools.start()
         self._writer.start()
-        running = [self._feed.run(), self._run()]
+        running = [self._feed.run(), self._presence.run(), self._run()]
         if not self._database.is_sqlite:
             running.append(Listener(self._database, self._feed.catch_up).run())
         self._tasks = [asyncio.create_task(each) for each in running]
@@ -332,6 +340,7 @@ class Upkeep:
         await self._limiter.close()
         await self._passwords.close()
         await self._writer.close()
+        await self._presence.leave()
         await self._database.close()
         self._outlet.attach(None)
         self._outlet.flush()
@@ -343,13 +352,31 @@ class Upkeep:
 
     async def _look_around(self) -> None:
         """One round; about once a second."""
-        self._note("database", self._feed.healthy, "can't be read; /auth answers 503")
+        readable, writable = self._feed.healthy, self._presence.healthy
+        what = "can't be written; most of /auth" if readable else "can't be read; /auth"
+        self._note("database", readable and writable, f"{what} answers 503")
         age = self._feed.age
         self._note("cutoffs", age <= self._sessions.max_staleness, _stale(age, self._sessions.on_stale))
         for name, pool in self._pools.by_name.items():
             self._note(f"upstreams.{name}", pool.up, "all its servers are out; they are tried all the same")
         self._note("rate_limits", await self._limiter.ping(), "can't be reached; limited calls answer 503")
         self._cutoffs.forget(self._clock())
+        self._warn_of_others()
+
+    def _warn_of_others(self) -> None:
+        """Once, as long as it holds: N processes that count for themselves allow N times as much."""
+        apart = self._presence.others > 0 and not self._limiter.shared
+        if apart and not self._warned:
+            _log.warning(
+                "rate limits are counted by each process for itself: rate_limits.storage is memory://",
+                extra={"count": self._presence.others + 1},
+            )
+        self._warned = apart
+
+    @property
+    def replicas(self) -> int:
+        """Processes on this database, as far as they have shown themselves."""
+        return self._presence.others + 1
 
     def _note(self, name: str, healthy: bool, why: str) -> None:
         if healthy:

@@ -129,6 +129,11 @@ class RateLimiter:
             await self._remote.clear(rule, self._hidden(key))
         self._memory.clear(rule, self._short(key))
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes count in the same place."""
+        return self._remote is not None
+
     async def ping(self) -> bool:
         """Is the storage there?"""
         return self._remote is None or await self._remote.ping()

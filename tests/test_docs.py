@@ -310,6 +310,7 @@ def busy_metrics() -> Metrics:
     metrics.count(Recorded(UserDeleted(user="u", email="e@x"), 0.0, None))
     metrics.watch_pool("app", _Idle())
     metrics.watch_cutoffs((), float)
+    metrics.watch_replicas(int)
     metrics.watch_ready(lambda: True)
     metrics.watch_certificate(lambda: 0.0)
     metrics.reloaded("applied")

@@ -20,7 +20,7 @@ from gateway.accounts.tables import metadata
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The revision this version needs: that of the last file in `migrations/versions`."""
 UPGRADE_DEADLINE_S: Final = 3600.0
 """A later migration may have to rewrite a large table."""

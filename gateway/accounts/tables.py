@@ -120,3 +120,10 @@ audit_events = Table(
     Index(None, "user_id", "seq"),
     Index(None, "email", "seq"),
 )
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("seen_at", Double, nullable=False),
+)

@@ -157,6 +157,9 @@ class Metrics:
             age,
         )
 
+    def watch_replicas(self, count: Callable[[], int]) -> None:
+        self._gauges["gateway_replicas"] = ("Processes on this database, this one included.", count)
+
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         self._gauges["gateway_ready"] = ("1 while /readyz says 200.", ready)
 

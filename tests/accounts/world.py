@@ -49,6 +49,15 @@ async def opened(url: str, **settings: object) -> AsyncIterator[Database]:
         await database.close()
 
 
+def make_read_only(database: Database, switch: str) -> None:
+    """ON or OFF, on every connection to a SQLite file, as if it lay on a disk that was remounted."""
+    pool = database._engine.pool
+    connections = [pool.connect() for _ in range(pool.size())]  # type: ignore[attr-defined]
+    for connection in connections:
+        connection.cursor().execute(f"PRAGMA query_only = {switch}")
+        connection.close()
+
+
 class Clock:
     """Unix seconds that pass only when told to."""
 

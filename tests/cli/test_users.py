@@ -327,13 +327,13 @@ class TestTheDatabase:
         from gateway.accounts import schema
 
         async def behind(_: Database) -> schema.State:
-            return schema.State(current="0001", head="0002", known=True)
+            return schema.State(current="0001", head="0003", known=True)
 
         monkeypatch.setattr(schema, "state", behind)
         result = gateway("users", "list")
         assert (result.code, result.out) == (1, "")
         assert result.err == (
-            "Error: the database is at schema 0001, this gateway needs 0002; run `gateway db upgrade`\n"
+            "Error: the database is at schema 0001, this gateway needs 0003; run `gateway db upgrade`\n"
         )
 
     def test_that_is_locked_by_another_process(

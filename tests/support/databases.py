@@ -56,7 +56,7 @@ class Postgres:
         """The URL of this process's own database: our schema and no rows. A new one takes far longer."""
         url, engine = self._reused
         with engine.begin() as connection:
-            for table in ("sessions", "users", "cutoffs", "audit_events"):
+            for table in ("sessions", "users", "cutoffs", "audit_events", "replicas"):
                 connection.execute(text(f"DELETE FROM {table}"))
         return url
 
