@@ -16,6 +16,8 @@ from gateway.http.head import Head
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_LONGEST = 100
+"""Characters of an address with brackets, port, zone and blanks. Longer ones are none, and not remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,17 @@ def _direct(peer: str | None, scheme: str) -> Client:
     )
 
 
-@lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address | None:
     """One address as proxies write it: bare, quoted, bracketed, with a port or a zone; else None.
 
     An IPv4-mapped IPv6 address is the IPv4 address (RFC 4291 §2.5.5.2), so one
     client can't be two.
     """
+    return _parse(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=4096)
+def _parse(text: str) -> Address | None:
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from gateway.errors import BadFraming, BadHost
 from gateway.http.head import Headers
 
+MAX_HOST = 261
+"""Bytes: a name of 255 and a port. Nothing longer is a host."""
 CHUNKED = None
 """A body whose length is not known beforehand."""
 
@@ -75,9 +77,13 @@ def _length(lengths: list[bytes]) -> int:
     return int(lengths[0])
 
 
-@lru_cache(maxsize=1024)
 def valid_host(value: bytes) -> bool:
     """Whether `value` is uri-host [":" port] of RFC 3986 §3.2.2: a name, an IPv4 or a bracketed IPv6."""
+    return len(value) <= MAX_HOST and _matches(value)  # what is remembered is bounded in length, too
+
+
+@lru_cache(maxsize=1024)
+def _matches(value: bytes) -> bool:
     return _HOST.fullmatch(value) is not None
 
 

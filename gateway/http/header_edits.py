@@ -21,8 +21,8 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 """A token of RFC 9110 §5.6.2; nobody needs a longer one."""
 _VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 """A field value of RFC 9110 §5.5 without obs-text: bytes beyond ASCII mean something else to everyone."""
-_MEMO_SIZE = 1024
-"""Header names remembered per route; real traffic has a few dozen."""
+_MEMO_SIZE, _MEMO_NAME = 1024, 64
+"""Header names remembered per route, real traffic has a few dozen; and bytes of the longest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class HeaderEdits:
         known = self._memory.get(name)
         if known is None:
             known = fold(name) in self._folded
+            if len(name) > _MEMO_NAME:
+                return known
             if len(self._memory) >= _MEMO_SIZE:
                 # Only a client that invents names gets here; it pays, and memory stays bounded.
                 self._memory.clear()

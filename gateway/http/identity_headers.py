@@ -249,5 +249,19 @@ _OVERRIDE = frozenset(
 )
 """Frameworks that obey these would serve another path or method than the one that was judged."""
 
-_ADDRESS_CLAIMS = {fold(name): name for name in (b"x-real-ip", b"x-client-ip", b"true-client-ip")}
-"""Other spellings of "my address is": believed from trusted proxies only."""
+_ADDRESS_CLAIMS = {
+    fold(name): name
+    for name in (
+        b"x-real-ip",
+        b"x-client-ip",
+        b"client-ip",
+        b"true-client-ip",
+        b"x-cluster-client-ip",
+        b"forwarded-for",
+        b"cf-connecting-ip",
+        b"fastly-client-ip",
+        b"x-original-forwarded-for",
+    )
+}
+"""Other spellings of "my address is", all of them looked for by some old application: believed from trusted
+proxies only."""

@@ -36,7 +36,7 @@ from gateway.errors import (
     NotImplementedHere,
     TargetTooLong,
 )
-from gateway.http.framing import body_length, valid_host
+from gateway.http.framing import MAX_HOST, body_length, valid_host
 from gateway.http.head import METHODS, REFUSED_METHODS, Head, Headers, Known
 from gateway.server.terms import Limits
 
@@ -289,9 +289,13 @@ def described(head: bytes) -> tuple[str | None, bytes | None]:
     return (line[1].decode(), line[2]) if line else (None, None)
 
 
-@lru_cache(maxsize=1024)
 def sound_host(value: bytes) -> bool:
     """uri-host [":" port] as RFC 3986 §3.2 has it, brackets only around a real IPv6 address."""
+    return len(value) <= MAX_HOST and _is_sound(value)
+
+
+@lru_cache(maxsize=1024)
+def _is_sound(value: bytes) -> bool:
     if not valid_host(value):
         return False
     name, colon, port = value.rpartition(b":")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.server.heads import HeadReader, Memory
+import tracemalloc
+
+from gateway.http.client_address import parse_address
+from gateway.http.framing import valid_host
+from gateway.http.header_edits import HeaderEdits
+from gateway.server.heads import HeadReader, Memory, sound_host
 from gateway.server.terms import Limits
 
 
@@ -45,3 +50,19 @@ def test_the_same_bytes_are_the_same_head() -> None:
     once, again, other = (reader.read(_head(b"X: " + value)) for value in (b"1", b"1", b"2"))
     assert once is again
     assert other is not once
+
+
+def test_no_cache_holds_what_is_too_long_to_be_right() -> None:
+    """A thousand Hosts, addresses or names of 30 KB would be 30 MB that no client needs to keep up."""
+    edits = HeaderEdits.of({}, ["Cookie"])
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            value = b"%d" % number + b"a" * 30_000
+            assert not sound_host(value)
+            assert not valid_host(value)
+            assert parse_address(value.decode()) is None
+            assert edits.apply_to_request([value + b": x"]) == [value + b": x"]
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
