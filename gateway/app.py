@@ -45,7 +45,14 @@ from gateway.telemetry.audit import AuditTrail, to_log
 from gateway.telemetry.logs import Decided, DecisionLog, timestamp
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outlet import Outlet
-from gateway.web.attempts import Attempts, Limits
+from gateway.web.attempts import (
+    LOGIN_DAILY,
+    LOGIN_PER_ACCOUNT,
+    LOGIN_PER_ADDRESS,
+    REFRESH_PER_ADDRESS,
+    Attempts,
+    Limits,
+)
 from gateway.web.auth import build_auth
 from gateway.web.observer import Observer
 from gateway.web.ops import Health, Reload, build_ops
@@ -228,13 +235,12 @@ def build(
         log.write(decided)
         metrics.done(decided)
 
-    attempts = Attempts(limiter, _limits(config))
+    attempts = Attempts(limiter, _limits(config), standing=accounts.regulation.standing, audit=audit.record)
     auth = build_auth(
         accounts=accounts,
         authenticate=gate.authenticate,
         address_of=_address_of(clients),
         attempts=attempts,
-        audit=audit.record,
         prefix=config.auth.prefix,
         cors=compile_cors(config.auth.cors),
         own_email=config.accounts.own_email,
@@ -242,7 +248,7 @@ def build(
     upkeep = Upkeep(
         database, feed, config.sessions, passwords, limiter, pools, cutoffs, health, outlet, writer, now
     )
-    _watch(metrics, pools, cutoffs, feed, health, outlet, writer)
+    _watch(metrics, pools, cutoffs, feed, health, outlet, writer, limiter)
     metrics.watch_replicas(lambda: upkeep.replicas)
     own = Observer(auth, begin=lambda scope: gate.begin(_head(scope)), on_done=finish)
     body_idle = config.server.timeouts.body_idle
@@ -359,7 +365,7 @@ class Upkeep:
         self._note("cutoffs", age <= self._sessions.max_staleness, _stale(age, self._sessions.on_stale))
         for name, pool in self._pools.by_name.items():
             self._note(f"upstreams.{name}", pool.up, "all its servers are out; they are tried all the same")
-        self._note("rate_limits", await self._limiter.ping(), "can't be reached; limited calls answer 503")
+        self._note("rate_limits", await self._limiter.ping(), _LIMITS_AWAY)
         self._cutoffs.forget(self._clock())
         self._warn_of_others()
 
@@ -404,6 +410,7 @@ async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 _CANCEL_AGAIN_S = 0.5
+_LIMITS_AWAY = "can't be reached; limited calls answer 503, or with on_error: allow each process counts alone"
 
 
 class _Front:
@@ -548,16 +555,17 @@ def _limiter(config: Config, clock: Clock) -> RateLimiter:
 
 
 def _limits(config: Config) -> Limits:
-    limits = config.rate_limits
+    login, refresh = config.rate_limits.login, config.rate_limits.refresh
     return Limits(
-        login_per_account=_rule("login-account", limits.login.per_account),
-        login_per_address=_rule("login-address", limits.login.per_address),
-        refresh_per_address=_rule("refresh-address", limits.refresh.per_address),
+        login_per_account=_rule(LOGIN_PER_ACCOUNT, login.per_account, login.on_error),
+        login_per_account_daily=_rule(LOGIN_DAILY, login.per_account_daily, login.on_error),
+        login_per_address=_rule(LOGIN_PER_ADDRESS, login.per_address, login.on_error),
+        refresh_per_address=_rule(REFRESH_PER_ADDRESS, refresh.per_address, refresh.on_error),
     )
 
 
-def _rule(name: str, rate: Rate) -> Rule:
-    return Rule(rate.amount, rate.seconds, name)
+def _rule(name: str, rate: Rate, on_error: str) -> Rule:
+    return Rule(rate.amount, rate.seconds, name, open=on_error == "allow")
 
 
 def _address_of(clients: ClientAddresses) -> Callable[[Scope], Address | None]:
@@ -578,10 +586,12 @@ def _watch(
     health: Health,
     outlet: Outlet,
     writer: TrailWriter,
+    limiter: RateLimiter,
 ) -> None:
     for name, pool in pools.by_name.items():
         metrics.watch_pool(name, pool)
     metrics.watch_cutoffs(cutoffs, lambda: feed.age)
     metrics.watch_ready(lambda: health.ready)
     metrics.watch_log(lambda: outlet.dropped)
+    metrics.watch_limits(limiter.failures)
     metrics.watch_trail(lambda: writer.dropped)

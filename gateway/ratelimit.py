@@ -24,7 +24,10 @@ some 50,000 pairs within that minute. Dead counters leave as new ones come.
 are hashed before they get there: a Redis that others can read then holds no e-mail
 address and no IP address. With `secret` nobody can test guesses either. When Redis
 is away or slow, `hit` raises Unavailable within `timeout`: closed, since a limit that
-opens when its storage is attacked protects nothing. When Redis is back, so is this.
+opens when its storage is attacked protects nothing. A rule with `open` goes on instead, and
+each process counts in its own memory as long as that lasts. Whoever found Redis slow has
+waited for all: for the next seconds nobody waits, but one at a time who finds out whether
+it is better. When Redis is back, so is this.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ import json
 import time
 from array import array
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -58,6 +61,9 @@ MAX_ENTRIES = 200_000
 STORAGE_TIMEOUT = 1.0
 """Seconds that a hit may wait for Redis before it is refused with 503."""
 
+SLOW_PAUSE = 2.0
+"""Seconds for which a Redis that was too slow is asked by nobody."""
+
 _STEPS = 20
 """Hits of one key that are remembered one by one, and parts of a window in which larger limits count."""
 _PLAIN_KEY = 128
@@ -77,6 +83,8 @@ class Rule:
     """Length of the window."""
     name: str
     """What is limited ("login-address"): rules of different names count apart."""
+    open: bool = False
+    """While Redis is away, each process counts for itself; otherwise hits are refused with Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ class RateLimiter:
         self._secret = hashlib.sha256(secret).digest()
         self._memory = Memory(max_entries)
         self._remote = _remote(storage, prefix, clock, timeout)
+        self.failures: Counter[tuple[str, str]] = Counter()
+        """Hits that Redis did not count, by the rule's name and what became of them: `refused`, `counted`."""
 
     def try_hit(self, rule: Rule, *key: str) -> Verdict | None:
         """`hit`, if it can answer at once; None, and nothing is counted, where it would have to wait."""
@@ -120,14 +130,25 @@ class RateLimiter:
         the account): what it refuses then leaves no counters behind.
         """
         if self._remote is not None:
-            return await self._remote.hit(rule, self._hidden(key))
+            try:
+                return await self._remote.hit(rule, self._hidden(key))
+            except Unavailable:
+                self.failures[rule.name, "counted" if rule.open else "refused"] += 1
+                if not rule.open:
+                    raise
         return self._memory.hit(rule, self._short(key), self._clock())
+
+    async def forgive(self, rule: Rule, *key: str) -> None:
+        """Take the latest hit of `key` back. Raises Unavailable like `hit`."""
+        self._memory.forgive(rule, self._short(key))
+        if self._remote is not None:
+            await self._remote.forgive(rule, self._hidden(key))
 
     async def clear(self, rule: Rule, *key: str) -> None:
         """Forget the hits of `key`, say after a login that succeeded. Raises Unavailable like `hit`."""
+        self._memory.clear(rule, self._short(key))
         if self._remote is not None:
             await self._remote.clear(rule, self._hidden(key))
-        self._memory.clear(rule, self._short(key))
 
     @property
     def shared(self) -> bool:
@@ -191,13 +212,16 @@ class _Redis:
 
         self._clock = clock
         self._timeout = timeout
+        self._prefix = f"{prefix}:moving-window"
+        self._slow = False
+        self._asked_again_at = 0.0
         self._pool = _redis_pool(storage.replace("redis+unix:", "unix:"), timeout)
         self._strategy = MovingWindowRateLimiter(
             RedisStorage(
                 f"async+{storage}",
                 wrap_exceptions=True,
                 implementation="redispy",
-                key_prefix=f"{prefix}:moving-window",
+                key_prefix=self._prefix,
                 connection_pool=self._pool,  # type: ignore[arg-type]  # documented, but not in its annotations
             )
         )
@@ -210,13 +234,20 @@ class _Redis:
             reset, _ = await self._strategy.get_window_stats(item, key)
             return _refused(reset - self._clock())
 
+    async def forgive(self, rule: Rule, key: str) -> None:
+        """The library keeps a list of times, the latest first."""
+        from redis.asyncio import Redis
+
+        async with self._in_time():
+            await Redis(connection_pool=self._pool).lpop(f"{self._prefix}:{_item(rule).key_for(key)}")
+
     async def clear(self, rule: Rule, key: str) -> None:
         async with self._in_time():
             await self._strategy.clear(_item(rule), key)
 
     async def ping(self) -> bool:
         try:
-            async with self._in_time():
+            async with self._in_time(always=True):
                 await self._strategy.test(_item(_PING))
         except Unavailable:
             return False
@@ -226,17 +257,32 @@ class _Redis:
         await self._pool.aclose()
 
     @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    async def _in_time(self, *, always: bool = False) -> AsyncIterator[None]:
         """The one door to the storage: whatever is wrong with it is Unavailable, and soon."""
         from asyncio import timeout
 
         from limits.errors import StorageError
+        from redis.exceptions import RedisError
 
+        if not (self._may_ask() or always):
+            raise Unavailable
+        began = time.monotonic()
         try:
             async with timeout(self._timeout):
                 yield
-        except (StorageError, TimeoutError, OSError) as error:
+        except (StorageError, RedisError, TimeoutError, OSError) as error:
+            if time.monotonic() - began >= self._timeout / 2:
+                self._slow, self._asked_again_at = True, time.monotonic() + SLOW_PAUSE
             raise Unavailable from error
+        self._slow = False
+
+    def _may_ask(self) -> bool:
+        """Always, unless it is slow; then one at a time, after a while."""
+        now = time.monotonic()
+        if self._slow and now < self._asked_again_at:
+            return False
+        self._asked_again_at = now + self._timeout
+        return True
 
 
 def _item(rule: Rule) -> RateLimitItem:
@@ -286,6 +332,11 @@ class Memory:
         wait = window.hit(key, rule.amount, now)
         return _ALLOWED if wait is None else _refused(wait)
 
+    def forgive(self, rule: Rule, key: Key) -> None:
+        window = self._windows.get((rule.name, rule.seconds))
+        if window is not None:
+            window.forgive(key)
+
     def clear(self, rule: Rule, key: Key) -> None:
         window = self._windows.get((rule.name, rule.seconds))
         if window is not None:
@@ -331,6 +382,14 @@ class _Window:
         counter = self._fresh[key] = _Counter()
         return counter
 
+    def forgive(self, key: Key) -> None:
+        for home in (self._fresh, self._guarded):
+            counter = home.get(key)
+            if counter is not None and counter.total > 1:
+                home.entries -= counter.take_back()
+            elif counter is not None:
+                home.take(key)
+
     def forget(self, key: Key) -> None:
         self._fresh.take(key)
         self._guarded.take(key)
@@ -357,6 +416,15 @@ class _Counter:
             return 0
         self.times.append(now)
         self.hits.append(1)
+        return 1
+
+    def take_back(self) -> int:
+        """Forget the latest hit, and say how many entries that were. Another one must be left."""
+        self.total -= 1
+        self.hits[-1] -= 1
+        if self.hits[-1]:
+            return 0
+        del self.times[-1], self.hits[-1]
         return 1
 
     def drop(self, alive_since: float) -> int:

@@ -311,6 +311,7 @@ def busy_metrics() -> Metrics:
     metrics.watch_pool("app", _Idle())
     metrics.watch_cutoffs((), float)
     metrics.watch_replicas(int)
+    metrics.watch_limits({("login-account", "refused"): 1})
     metrics.watch_ready(lambda: True)
     metrics.watch_certificate(lambda: 0.0)
     metrics.reloaded("applied")

@@ -144,6 +144,24 @@ async def test_a_key_that_was_cleared_starts_again(limiter: RateLimiter) -> None
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("amount", [2, 5, 100])
+async def test_a_hit_that_is_taken_back_leaves_room_for_one(
+    limiter: RateLimiter, clock: Watch, amount: int
+) -> None:
+    rule = Rule(amount, 60, f"forgiving-{amount}")
+    await hits(limiter, amount + 1, rule)
+    for _ in range(3):
+        await limiter.forgive(rule, "ada")
+        assert await hits(limiter, 2, rule) == [True, False]
+    for _ in range(amount + 5):
+        await limiter.forgive(rule, "ada")
+    await limiter.forgive(rule, "nobody")
+    assert await hits(limiter, amount + 1, rule) == [True] * amount + [False]
+    clock.now += 61
+    assert await hits(limiter, 1, rule) == [True]
+
+
+@pytest.mark.anyio
 async def test_a_storage_that_is_there_says_so(limiter: RateLimiter) -> None:
     assert await limiter.ping()
 
@@ -237,6 +255,44 @@ async def test_a_redis_that_hangs_is_not_waited_for(own_redis: RedisServer) -> N
     assert await patient.hit(LOGIN, "eve") == YES
     assert await limiter.ping()
     await patient.close()
+    await limiter.close()
+
+
+@pytest.mark.anyio
+async def test_a_redis_that_hangs_is_waited_for_by_one_and_not_by_all(own_redis: RedisServer) -> None:
+    limiter = RateLimiter(own_redis.url, timeout=0.3)
+    assert await limiter.ping()
+    own_redis.freeze()
+    loop = asyncio.get_running_loop()
+    with pytest.raises(Unavailable):
+        await limiter.hit(LOGIN, "ada")
+    started = loop.time()
+    for _ in range(200):
+        with pytest.raises(Unavailable):
+            await limiter.hit(LOGIN, "ada")
+    assert loop.time() - started < 200 * 0.3 / 5
+    own_redis.thaw()
+    while not await limiter.ping():
+        pass
+    assert await limiter.hit(LOGIN, "bob") == YES
+    await limiter.close()
+
+
+@pytest.mark.anyio
+async def test_a_rule_that_is_open_is_counted_here_while_redis_is_away(own_redis: RedisServer) -> None:
+    limiter = RateLimiter(own_redis.url, timeout=10)
+    opened = Rule(5, 60, "login-account", open=True)
+    assert await hits(limiter, 3, opened) == [True] * 3
+    own_redis.stop()
+    assert await hits(limiter, 7, opened) == [True] * 5 + [False] * 2
+    with pytest.raises(Unavailable):
+        await limiter.hit(LOGIN, "ada")
+    assert limiter.failures == {("login-account", "counted"): 7, ("login-account", "refused"): 1}
+    with pytest.raises(Unavailable):
+        await limiter.clear(opened, "ada")
+    assert await hits(limiter, 1, opened) == [True], "what was counted here is cleared all the same"
+    own_redis.start()
+    assert await hits(limiter, 6, opened) == [True] * 5 + [False]
     await limiter.close()
 
 

@@ -49,6 +49,7 @@ from typing import Final
 
 from gateway.accounts.ids import is_id
 from gateway.accounts.ledger import Ledger
+from gateway.accounts.regulation import network_named
 from gateway.accounts.store import Account, Session
 from gateway.accounts.values import Client, User
 from gateway.errors import GatewayError, InvalidCredentials, InvalidRefreshToken, NotFound
@@ -112,6 +113,7 @@ def open_session(
     session = ledger.store.open_session(
         user.id, client, ttl=rules.silence, longest=rules.session_max, now=ledger.now
     )
+    ledger.store.remember_network(user.id, network_named(client.address), now=ledger.now)
     ledger.note(LoginSucceeded(user=user.id, email=user.email, session=session.id, address=client.address))
     _make_room(ledger, rules, session)
     return Granted(user, session)

@@ -3,6 +3,7 @@
     sessions   logging in, refreshing, logging out; lists of them, and ending them
     own        what people change about their own account
     users      what admins do to accounts
+    regulation what limits on logins have to know, and clearing them
     trail      what happened to all of them
 
 Each family has a file of its own, with the rules that hold inside its transactions
@@ -20,6 +21,7 @@ from gateway.accounts.ledger import Ledgers
 from gateway.accounts.own import Own
 from gateway.accounts.password_rules import PasswordRules
 from gateway.accounts.passwords import Passwords
+from gateway.accounts.regulation import Regulation
 from gateway.accounts.rotation import SessionRules
 from gateway.accounts.sessions import Sessions
 from gateway.accounts.trail import Trail
@@ -76,4 +78,5 @@ class Accounts:
         )
         self.own = Own(ledgers, passwords, rules)
         self.users = Users(ledgers, passwords, rules)
+        self.regulation = Regulation(ledgers)
         self.trail = Trail(database)

@@ -6,16 +6,18 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, case, delete, exists, insert, or_, select, text, true, update
+from sqlalchemy import Connection, Row, case, delete, exists, insert, or_, select, text, true, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from gateway.accounts.ids import new_id
-from gateway.accounts.tables import cutoffs, sessions, users
-from gateway.accounts.values import Client, OpenSession, User
+from gateway.accounts.tables import cutoffs, known_networks, sessions, users
+from gateway.accounts.values import NOBODYS, Client, OpenSession, Standing, User
 from gateway.identity.revocation import Cut
 
 USER_AGENT_LENGTH: Final = 200
 ADDRESS_LENGTH: Final = 64
+NETWORK_KNOWN_S: Final = 30 * 86_400.0
+"""How long a network is known from which an account has logged in."""
 PRUNED_AT_ONCE: Final = 1000
 """Rows deleted in one transaction, so that nobody waits for a clean-up."""
 CUTOFFS_CHANNEL: Final = "gateway_cutoffs"
@@ -123,6 +125,32 @@ class Store:
         """Whether someone else is an admin who can log in."""
         others = exists().where(users.c.is_admin, ~users.c.disabled, users.c.id != user_id)
         return bool(self._connection.execute(select(others)).scalar_one())
+
+    # what limits on logins have to know
+
+    def standing(self, email: str, network: str, *, known_since: float) -> Standing:
+        """One query, the same for every name, whether or not there is such an account."""
+        known = exists().where(
+            known_networks.c.user_id == users.c.id,
+            known_networks.c.network == network,
+            known_networks.c.last_login_at >= known_since,
+        )
+        query = select(users.c.id, users.c.limits_epoch, known.label("known")).where(users.c.email == email)
+        row = self._connection.execute(query).one_or_none()
+        return NOBODYS if row is None else Standing(row.id, row.limits_epoch, bool(row.known))
+
+    def remember_network(self, user_id: str, network: str, *, now: float) -> None:
+        """Of a login. The account's row must be locked: two at once would both insert."""
+        mine = known_networks.c.user_id == user_id, known_networks.c.network == network
+        again = update(known_networks).where(*mine).values(last_login_at=now)
+        if self._connection.execute(again).rowcount == 0:
+            row = {"user_id": user_id, "network": network, "last_login_at": now}
+            self._connection.execute(insert(known_networks).values(row))
+
+    def clear_limits(self, user_id: str) -> None:
+        self._connection.execute(
+            update(users).where(users.c.id == user_id).values(limits_epoch=users.c.limits_epoch + 1)
+        )
 
     # sessions
 
@@ -253,10 +281,20 @@ class Store:
     # cleaning
 
     def prune(self, *, now: float, expired_before: float) -> int:
-        """Delete a batch of cut-offs that no token can meet, and of sessions long expired; how many rows."""
+        """Delete a batch of all that is over; how many rows.
+
+        Cut-offs that no token can meet, sessions long expired, networks nobody logs in from any more.
+        """
         cuts = select(cutoffs.c.seq).where(cutoffs.c.until < now).limit(PRUNED_AT_ONCE)
         dead = select(sessions.c.id).where(sessions.c.expires_at < expired_before).limit(PRUNED_AT_ONCE)
+        known = known_networks.c
+        left = (
+            select(known.user_id, known.network)
+            .where(known.last_login_at < now - NETWORK_KNOWN_S)
+            .limit(PRUNED_AT_ONCE)
+        )
         deletions = (
+            delete(known_networks).where(tuple_(known.user_id, known.network).in_(left)),
             delete(cutoffs).where(cutoffs.c.seq.in_(cuts)),
             delete(sessions).where(sessions.c.id.in_(dead)),
         )

@@ -41,8 +41,20 @@ users = Table(
     Column("roles", Text, nullable=False),  # a JSON array of sorted names
     Column("disabled", Boolean, nullable=False),
     Column("version", Integer, nullable=False),
+    # How often its limits were cleared: part of their counters' names, wherever those are.
+    Column("limits_epoch", Integer, nullable=False, server_default="0"),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
+)
+
+# From where an account has logged in lately: strangers' guesses can't lock its owner out there.
+known_networks = Table(
+    "known_networks",
+    metadata,
+    Column("user_id", String(36), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("network", String(64), primary_key=True),  # an IPv4 address, an IPv6 /64, or "unix"
+    Column("last_login_at", Double, nullable=False),
+    Index(None, "last_login_at"),
 )
 
 sessions = Table(

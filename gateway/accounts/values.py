@@ -99,6 +99,22 @@ class OpenSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What limits on logins have to know of the account that an e-mail address names."""
+
+    user_id: str | None
+    """None if no account has the address."""
+    epoch: int
+    """How often its limits were cleared."""
+    known: bool
+    """It has logged in from this network lately."""
+
+
+NOBODYS = Standing(None, 0, False)
+"""Of an address that no account has."""
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """One page of users or sessions."""
 

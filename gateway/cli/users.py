@@ -184,6 +184,28 @@ def enable(who: str, config: Path, output: str) -> None:
 
 @users.command()
 @user_argument
+@config_option
+@format_option
+def unlock(who: str, config: Path, output: str) -> None:
+    """Forget all attempts to log in to an account: its limits begin anew, at once, in every gateway.
+
+    For somebody who has to wait because of wrong passwords, their own or a stranger's. That
+    of a whole network (`rate_limits.login.per_address`) is not cleared.
+
+    \b
+    Example:
+      gateway users unlock ana@example.com
+    """
+
+    async def clear(accounts: Accounts) -> User:
+        user = await find_user(accounts, who)
+        return await accounts.regulation.clear(user.id, actor=actor())
+
+    _report("unlocked", with_accounts(config, clear), output)
+
+
+@users.command()
+@user_argument
 @click.option("--yes", is_flag=True, help="Don't ask whether you are sure.")
 @config_option
 def delete(who: str, yes: bool, config: Path) -> None:

@@ -42,9 +42,8 @@ def _edits(own: HeaderEdits, default: HeaderEdits) -> HeaderEdits:
 
 
 def _limits(own: RouteRateLimit, default: RouteRateLimit) -> RouteRateLimit:
-    if own.per_user is None and own.per_address is None:
-        return default
     return RouteRateLimit.model_construct(
         per_user=default.per_user if own.per_user is None else own.per_user,
         per_address=default.per_address if own.per_address is None else own.per_address,
+        on_error=default.on_error if own.on_error is None else own.on_error,
     )

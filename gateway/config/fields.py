@@ -368,6 +368,7 @@ DurationOrZero = Annotated[float, PlainValidator(written(values.parse_duration))
 Staleness = Annotated[float, PlainValidator(written(_staleness)), _DURATION]
 Lifetime = Annotated[float, PlainValidator(written(_lifetime)), _DURATION]
 Retention = Annotated[float | None, PlainValidator(written(_retention)), _RETENTION]
+OnError = Annotated[str, OneOf("deny", "allow")]
 RateLimit = Annotated[values.Rate, PlainValidator(written(values.parse_rate)), _RATES]
 Secret = Annotated[SecretStr, PlainValidator(_secret), _text("text, secret")]
 Role = Annotated[str, PlainValidator(written(_role)), _text("role", "^[a-z0-9._:-]{1,64}$")]

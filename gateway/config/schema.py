@@ -251,19 +251,32 @@ class Audit(Section):
     )
 
 
+_ON_ERROR = (
+    "While the Redis that counts is away or slow: `deny` is 503; with `allow` each process counts for itself."
+)
+
+
 class LoginLimits(Section):
     """How often a login may be tried."""
 
     per_account: fields.RateLimit = setting(
         "5/minute", "Attempts for one account from one network, also for unknown names."
     )
+    per_account_daily: fields.RateLimit = setting(
+        "100/day",
+        "Attempts for one account from all networks together, also for unknown names. Networks from which "
+        "the account has logged in within 30 days are not counted and not refused; nor is a login that "
+        "succeeds counted.",
+    )
     per_address: fields.RateLimit = setting("30/minute", "Attempts from one address (IPv6: one /64).")
+    on_error: fields.OnError = setting("deny", _ON_ERROR)
 
 
 class RefreshLimits(Section):
     """How often tokens may be refreshed."""
 
     per_address: fields.RateLimit = setting("60/minute", "Refreshes from one address (IPv6: one /64).")
+    on_error: fields.OnError = setting("deny", _ON_ERROR)
 
 
 class RateLimits(Section):
@@ -483,6 +496,7 @@ class RouteRateLimit(Section):
     per_address: fields.RateLimit | None = setting(
         None, "From one address (IPv6: one /64), whoever asks.", "20/second"
     )
+    on_error: fields.OnError | None = setting(None, f"{_ON_ERROR} Left out: `deny`.", "allow")
 
 
 class Valid(Section):

@@ -213,7 +213,11 @@ def _edits(written: WrittenEdits) -> HeaderEdits:
 
 
 def _rate_limit(written: WrittenLimit) -> RateLimit | None:
-    limit = RateLimit(_limit("route-user", written.per_user), _limit("route-address", written.per_address))
+    opens = written.on_error == "allow"
+    limit = RateLimit(
+        _limit("route-user", written.per_user, opens=opens),
+        _limit("route-address", written.per_address, opens=opens),
+    )
     return None if limit == RateLimit() else limit
 
 
@@ -242,8 +246,8 @@ def cors(written: WrittenCors | None) -> Cors | None:
     )
 
 
-def _limit(name: str, rate: Rate | None) -> Limit | None:
-    return None if rate is None else Limit(rate.amount, rate.seconds, name)
+def _limit(name: str, rate: Rate | None, *, opens: bool) -> Limit | None:
+    return None if rate is None else Limit(rate.amount, rate.seconds, name, opens)
 
 
 def _label(written: Written, pattern: Pattern) -> str:

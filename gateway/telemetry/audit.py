@@ -67,12 +67,53 @@ class LoginFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginLimited(Event):
-    """Too many tries: refused before a password was compared."""
+    """Too many tries: refused before a password was compared. Told once in the limit's window."""
 
     name = "login_limited"
 
     email: str
     """As it was tried."""
+    user: str | None = None
+    """The id of the account that has this address, if one has and it was looked for."""
+    limit: str
+    """Which one: "per_account", "per_account_daily" or "per_address"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshLimited(Event):
+    """Too many refreshes from one network. Told once in the limit's window."""
+
+    name = "refresh_limited"
+
+    limit: str
+    """Which one: "per_address"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordLimited(Event):
+    """Too many tries of a current password, by who holds an access token. Told likewise."""
+
+    name = "password_limited"
+    by_its_subject = True
+
+    user: str
+    """The user's id."""
+    session: str
+    """The session's id."""
+    limit: str
+    """Which one: "per_account", which counts by session here, or "per_address"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsCleared(Event):
+    """All attempts on an account were forgotten."""
+
+    name = "limits_cleared"
+
+    user: str
+    """The user's id."""
+    email: str
+    """The account's address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import Protocol
 
 from prometheus_client import (
@@ -76,6 +76,7 @@ class Metrics:
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._dropped: Callable[[], int] = int
         self._unkept: Callable[[], int] = int
+        self._uncounted: Mapping[tuple[str, str], int] = {}
         self.in_flight = 0
         """Requests begun and not done: see `began`."""
         self.enforcing = True
@@ -166,6 +167,10 @@ class Metrics:
     def watch_log(self, dropped: Callable[[], int]) -> None:
         self._dropped = dropped
 
+    def watch_limits(self, failures: Mapping[tuple[str, str], int]) -> None:
+        """`failures` is by limit and outcome, and grows."""
+        self._uncounted = failures
+
     def watch_trail(self, dropped: Callable[[], int]) -> None:
         self._unkept = dropped
 
@@ -192,6 +197,12 @@ class Metrics:
         for name, (what, read) in self._gauges.items():
             yield GaugeMetricFamily(name, what, float(read()))
         yield CounterMetricFamily("gateway_log_lines_dropped", "Log lines nobody took.", self._dropped())
+        uncounted = CounterMetricFamily(
+            "gateway_rate_limit_errors", "Hits that Redis did not count.", labels=("limit", "outcome")
+        )
+        for labels, count in self._uncounted.items():
+            uncounted.add_metric(labels, count)
+        yield uncounted
         yield CounterMetricFamily(
             "gateway_audit_events_dropped", "Audit events that are only in the log.", self._unkept()
         )

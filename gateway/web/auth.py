@@ -14,11 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 
-from gateway.accounts.service import Accounts, Client, canonical_email
-from gateway.errors import InvalidField, TooManyRequests
+from gateway.accounts.service import Accounts, Client
 from gateway.http.client_address import Address
 from gateway.http.cors import Cors
-from gateway.telemetry.audit import Event, LoginLimited
 from gateway.web.answers import Answers, json_answer, no_content
 from gateway.web.attempts import Attempts
 from gateway.web.body import read_fields
@@ -44,7 +42,6 @@ def build_auth(
     authenticate: Authenticate,
     address_of: AddressOf,
     attempts: Attempts,
-    audit: Callable[[Event], None],
     prefix: str = "/auth",
     cors: Cors | None = None,
     own_email: bool = False,
@@ -54,7 +51,7 @@ def build_auth(
     `own_email` lets people change their own address.
     """
     visitors = Visitors(accounts, authenticate)
-    auth = Auth(accounts, visitors, attempts, address_of, audit)
+    auth = Auth(accounts, visitors, attempts, address_of)
     own = Own(accounts, visitors, attempts, address_of, may_move=own_email)
     sessions = Sessions(accounts, visitors)
     users = Users(accounts, visitors, prefix)
@@ -75,6 +72,7 @@ def build_auth(
             "auth:user",
             {"GET": users.get, "PATCH": users.update, "DELETE": users.delete},
         ),
+        Endpoint(f"{prefix}/users/{{id}}/limits", "auth:user_limits", {"DELETE": users.clear_limits}),
         Endpoint(
             f"{prefix}/users/{{id}}/sessions",
             "auth:user_sessions",
@@ -114,21 +112,19 @@ class Auth:
         visitors: Visitors,
         attempts: Attempts,
         address_of: AddressOf,
-        audit: Callable[[Event], None],
     ) -> None:
         self._accounts = accounts
         self._visitors = visitors
         self._attempts = attempts
         self._address_of = address_of
-        self._audit = audit
 
     async def log_in(self, request: Request) -> Response:
         sent = await read_fields(request, {"email": text, "password": text})
-        await self._count_login(request, sent["email"])
+        counted = await self._attempts.login(sent["email"], self._address_of(request.scope))
         logged_in = await self._accounts.sessions.log_in(
             sent["email"], sent["password"], self._client(request)
         )
-        await self._attempts.login_succeeded(sent["email"], self._address_of(request.scope))
+        await self._attempts.login_succeeded(counted)
         seen(request.scope).user = logged_in.user.id
         return json_answer({**tokens(logged_in), "user": person(logged_in.user)})
 
@@ -143,21 +139,6 @@ class Auth:
         await self._accounts.sessions.log_out(sent["refreshToken"], self._client(request))
         return no_content()
 
-    async def _count_login(self, request: Request, email: str) -> None:
-        try:
-            await self._attempts.login(email, self._address_of(request.scope))
-        except TooManyRequests:
-            self._audit(LoginLimited(email=_address_or_nothing(email), address=self._client(request).address))
-            raise
-
     def _client(self, request: Request) -> Client:
         address = self._address_of(request.scope)
         return Client(str(address or "unix"), request.headers.get("user-agent", ""))
-
-
-def _address_or_nothing(email: str) -> str:
-    """What may stand in a log: people type passwords into the wrong field."""
-    try:
-        return canonical_email(email)
-    except InvalidField:
-        return ""

@@ -220,6 +220,17 @@ def _paths() -> Json:
                 token=True,
             ),
         },
+        "/users/{id}/limits": {
+            "parameters": [_ID],
+            "delete": _operation(
+                "clearLimitsOfUser",
+                "users",
+                "Forget all attempts to log in to an account: it can be tried again at once, from anywhere.",
+                answers={204: ("Cleared", None)},
+                refusals=(errors.InvalidField, *_ADMIN, errors.NotFound, *_AWAY),
+                token=True,
+            ),
+        },
         "/users/{id}/sessions": {
             "parameters": [_ID],
             "get": _operation(

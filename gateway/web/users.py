@@ -72,3 +72,9 @@ class Users:
         read_query(request)
         await self._accounts.users.delete(request.path_params["id"], actor=admin.id)
         return no_content()
+
+    async def clear_limits(self, request: Request) -> Response:
+        admin = await self._visitors.admin(request)
+        read_query(request)
+        await self._accounts.regulation.clear(request.path_params["id"], actor=admin.id)
+        return no_content()

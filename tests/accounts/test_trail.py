@@ -170,8 +170,9 @@ class TestFinding:
 
     async def test_several_kinds_are_one_list(self, world: World) -> None:
         for number in range(6):
-            kind = audit.LoginFailed if number % 2 else audit.LoginLimited
-            await put(world, kind(email=f"{number}@example.com"))
+            email = f"{number}@example.com"
+            limited = audit.LoginLimited(email=email, limit="per_account")
+            await put(world, audit.LoginFailed(email=email) if number % 2 else limited)
         await put(world, audit.UserDeleted(user="u", email="x@example.com"))
         seen: list[str | None] = []
         cursor = None

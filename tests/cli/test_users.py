@@ -383,3 +383,15 @@ def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("getpass.getuser", nameless)
     assert actor() == f"cli:{os.getuid()}"
+
+
+class TestUnlock:
+    def test_an_account_is_unlocked_and_that_is_audited(self, gateway: Command, ana: str) -> None:
+        result = gateway("users", "unlock", ANA.upper())
+        assert result.code == 0
+        assert result.out.startswith(f"unlocked {ANA} (admin), id {ana}")
+        assert json.loads(result.err)["name"] == "limits_cleared"
+        assert json.loads(gateway("users", "unlock", ana, "--format", "json").out)["id"] == ana
+
+    def test_nobody_is_no_account(self, gateway: Command, ana: str) -> None:
+        assert gateway("users", "unlock", "eve@example.com").code == 1

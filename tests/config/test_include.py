@@ -198,7 +198,7 @@ defaults:
   upstream: other
   timeout: 9s
   headers: {request: {add: {X-Team: shop}, remove: [X-Debug]}, response: {remove: [Server]}}
-  rate_limit: {per_user: 5/minute, per_address: 9/second}
+  rate_limit: {per_user: 5/minute, per_address: 9/second, on_error: allow}
 routes:
   - path: /a
     allow: public
@@ -217,6 +217,7 @@ routes:
     assert b.rate_limit is not None
     assert a.rate_limit.per_user is not None
     assert (a.rate_limit.per_user.amount, a.rate_limit.per_user.seconds) == (1, 3600)
+    assert a.rate_limit.per_user.open
     assert a.rate_limit.per_address == b.rate_limit.per_address
 
 

@@ -15,7 +15,10 @@ NOW = 1_800_000_000.5
 EVENTS: list[Event] = [
     audit.LoginSucceeded(user="u", email="ada@example.com", session="s", address="192.0.2.1"),
     audit.LoginFailed(email="ada@example.com", address="192.0.2.1"),
-    audit.LoginLimited(email="ada@example.com", address="192.0.2.1"),
+    audit.LoginLimited(email="ada@example.com", limit="per_account", address="192.0.2.1"),
+    audit.RefreshLimited(limit="per_address", address="192.0.2.1"),
+    audit.PasswordLimited(user="u", session="s", limit="per_account", address="192.0.2.1"),
+    audit.LimitsCleared(user="u", email="ada@example.com", actor="admin"),
     audit.RefreshReused(user="u", session="s", address="192.0.2.1"),
     audit.GraceHit(user="u", session="s", address="192.0.2.1"),
     audit.LoggedOut(user="u", session="s", address="192.0.2.1"),
@@ -75,7 +78,7 @@ def test_who_did_it() -> None:
 
 
 def test_what_was_changed() -> None:
-    assert line_of(EVENTS[10])["changed"] == ["is_admin", "disabled"]
+    assert line_of(EVENTS[13])["changed"] == ["is_admin", "disabled"]
 
 
 def test_the_request_that_caused_it_is_named() -> None:
@@ -88,7 +91,7 @@ def test_the_request_that_caused_it_is_named() -> None:
 @pytest.mark.parametrize("typed", ["hunter2", "", "correct horse battery staple", "x@" + "y" * 300])
 def test_a_password_typed_as_a_name_is_not_written_down(typed: str) -> None:
     assert line_of(audit.LoginFailed(email=typed))["email"] == ""
-    assert line_of(audit.LoginLimited(email=typed))["email"] == ""
+    assert line_of(audit.LoginLimited(email=typed, limit="per_account"))["email"] == ""
 
 
 def test_every_sink_hears_and_one_that_fails_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:

@@ -41,6 +41,7 @@ ACCESS_LIFE = 900 + 10
 
 LIMITS = Limits(
     login_per_account=Rule(5, 60, "login-account"),
+    login_per_account_daily=Rule(100, 86_400, "login-daily"),
     login_per_address=Rule(30, 60, "login-address"),
     refresh_per_address=Rule(60, 60, "refresh-address"),
 )
@@ -71,6 +72,7 @@ class World:
     app: ASGIApp = None  # type: ignore[assignment]  # built from the world itself
     http: httpx.AsyncClient = None  # type: ignore[assignment]
     strict: httpx.AsyncClient = None  # type: ignore[assignment]  # where nobody changes their own address
+    attempts: Attempts = None  # type: ignore[assignment]
     admin: User = None  # type: ignore[assignment]
     user: User = None  # type: ignore[assignment]
 
@@ -152,18 +154,18 @@ async def running(path: Path) -> AsyncIterator[World]:
     )
     limiter = RateLimiter(clock=clock)
     world = World(accounts, database, access, limiter, clock, cutoffs, events)
+    world.attempts = Attempts(limiter, LIMITS, standing=accounts.regulation.standing, audit=audit.record)
     auth = partial(
         build_auth,
         accounts=accounts,
         authenticate=world.authenticate,
         address_of=world.address_of,
-        attempts=Attempts(limiter, LIMITS),
-        audit=audit.record,
+        attempts=world.attempts,
     )
     world.app = auth(own_email=True)
     async with client(world.app) as world.http, client(auth()) as world.strict:
         yield world
-    await limiter.close()
+    await world.limiter.close()
     await passwords.close()
     await database.close()
 

@@ -28,6 +28,7 @@ ENDPOINTS = {
     "/auth/me": ["GET", "HEAD"],
     "/auth/users": ["GET", "HEAD", "POST"],
     "/auth/users/some-id": ["DELETE", "GET", "HEAD", "PATCH"],
+    "/auth/users/some-id/limits": ["DELETE"],
     "/auth/audit": ["GET", "HEAD"],
     "/auth/openapi.json": ["GET", "HEAD"],
 }
@@ -151,8 +152,12 @@ class TestPaths:
             accounts=world.accounts,
             authenticate=world.authenticate,
             address_of=world.address_of,
-            attempts=Attempts(world.limiter, LIMITS),
-            audit=world.events.append,
+            attempts=Attempts(
+                world.limiter,
+                LIMITS,
+                standing=world.accounts.regulation.standing,
+                audit=world.events.append,
+            ),
             prefix="/_gw/auth",
         )
         assert await raw(app, b"/_gw/auth/login") == 415

@@ -22,6 +22,7 @@ TOO_LARGE = {"email": "x" * 20_000}
 NEW = {"email": "new@example.com", "password": PASSWORD}
 SOMEBODY = "/auth/users/{id}"
 OWN_SESSION = "/auth/sessions/{id}"
+THEIR_LIMITS = "/auth/users/{id}/limits"
 THEIR_SESSIONS = "/auth/users/{id}/sessions"
 THEIR_SESSION = "/auth/users/{id}/sessions/{session}"
 BODILESS = "/auth/logout-all"
@@ -101,6 +102,7 @@ ADMIN_CASES = [
         ("patch", SOMEBODY),
         ("delete", SOMEBODY),
         ("get", THEIR_SESSIONS),
+        ("delete", THEIR_LIMITS),
         ("delete", THEIR_SESSIONS),
         ("delete", THEIR_SESSION),
         ("get", "/auth/audit"),
@@ -199,6 +201,8 @@ OWN_CASES = [
     ("patch", SOMEBODY, ({"as": ADMIN, "json": {"email": ADMIN}}, 409, "email_taken")),
     ("patch", SOMEBODY, ({"as": ADMIN, "json": {"isAdmin": False}, "id": "admin"}, 409, "last_admin")),
     ("delete", SOMEBODY, ({"as": ADMIN}, 204, None)),
+    ("delete", THEIR_LIMITS, ({"as": ADMIN}, 204, None)),
+    ("delete", THEIR_LIMITS, ({"as": ADMIN, "id": "x"}, 404, "not_found")),
     ("delete", SOMEBODY, ({"as": ADMIN, "id": "x"}, 404, "not_found")),
     ("delete", SOMEBODY, ({"as": ADMIN, "id": "admin"}, 409, "last_admin")),
     ("get", "/auth/audit", ({"as": ADMIN, "query": "name=user_created&limit=1"}, 200, None)),

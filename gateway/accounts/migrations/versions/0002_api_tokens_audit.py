@@ -1,4 +1,4 @@
-"""API tokens and the audit trail"""
+"""API tokens, the audit trail, and what limits on logins have to know"""
 
 from __future__ import annotations
 
@@ -34,6 +34,22 @@ def upgrade() -> None:
     with op.batch_alter_table("api_tokens", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_api_tokens_user_id"), ["user_id"], unique=False)
 
+    with op.batch_alter_table("users", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("limits_epoch", sa.Integer(), server_default="0", nullable=False))
+
+    op.create_table(
+        "known_networks",
+        sa.Column("user_id", sa.String(length=36), nullable=False),
+        sa.Column("network", sa.String(length=64), nullable=False),
+        sa.Column("last_login_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_known_networks_user_id_users"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", "network", name=op.f("pk_known_networks")),
+    )
+    with op.batch_alter_table("known_networks", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_known_networks_last_login_at"), ["last_login_at"], unique=False)
+
     op.create_table(
         "audit_events",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -56,4 +72,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("audit_events")
+    op.drop_table("known_networks")
+    with op.batch_alter_table("users", schema=None) as batch_op:
+        batch_op.drop_column("limits_epoch")
     op.drop_table("api_tokens")
