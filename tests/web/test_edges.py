@@ -25,7 +25,7 @@ ENDPOINTS = {
     "/auth/refresh": ["POST"],
     "/auth/logout": ["POST"],
     "/auth/password": ["POST"],
-    "/auth/me": ["GET", "HEAD"],
+    "/auth/me": ["GET", "HEAD", "PATCH"],
     "/auth/users": ["GET", "HEAD", "POST"],
     "/auth/users/some-id": ["DELETE", "GET", "HEAD", "PATCH"],
     "/auth/users/some-id/limits": ["DELETE"],
