@@ -1,4 +1,4 @@
-"""Two facts of a head that must have exactly one meaning: its Host and its body's length.
+"""Facts of a head that must have exactly one meaning: where its lines end, its Host and its body's length.
 
 `gateway run` refuses worse on the wire already; the same rules stand here so
 that the gateway is as strict behind any other ASGI server.
@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from gateway.errors import BadFraming, BadHost
+from gateway.errors import BadFraming, BadHost, BadTarget, NotImplementedHere
 from gateway.http.head import Headers
 
 MAX_HOST = 261
@@ -30,6 +30,22 @@ class Framing(NamedTuple):
     """There was a Content-Length, were it 0."""
     upgrade: bool = False
     """There was an Upgrade that `Connection` names: else it is none (RFC 9110 §7.8)."""
+
+
+def check_lines(method: str, target: bytes, headers: Headers) -> None:
+    """Raises for what would be more than one line, or another one, once it is written as HTTP/1.1.
+
+    In HTTP/2 nothing ends a line, and servers have handed on CR and LF in names, values and paths: who
+    writes those down again makes headers and whole requests of them (CVE-2025-57804).
+    """
+    if not _METHOD.fullmatch(method):
+        raise NotImplementedHere("The gateway does not know this method.", close=True)
+    if not _TARGET.fullmatch(target):
+        raise BadTarget(close=True)
+    if not all(map(_NAME.fullmatch, [name for name, _ in headers])):
+        raise BadFraming("The name of a header is none.", close=True)
+    if _LINE_ENDS.search(b"".join([value for _, value in headers])):
+        raise BadFraming("A header holds a line end.", close=True)
 
 
 def read_framing(headers: Headers, *, http_version: str) -> Framing:
@@ -94,6 +110,11 @@ def _check_chunked(codings: list[bytes], lengths: list[bytes], http_version: str
         raise BadFraming(sentence, close=True)
 
 
+_METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
+"""A `get` is another method to the rules, and the same to some backends."""
+_TARGET = re.compile(rb'/[!"$-~]*')
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LINE_ENDS = re.compile(rb"[\r\n\0]")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255})(?::[0-9]{0,5})?"

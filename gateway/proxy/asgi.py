@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from gateway.errors import GatewayError, InternalError, NotImplementedHere
+from gateway.http.framing import check_lines
 from gateway.http.head import STATE_CORS, STATE_REFUSED, STATE_REQUEST_ID, Head, Headers
 from gateway.http.problem import render
 from gateway.proxy.exchange import BODY_IDLE, Exchange
@@ -76,10 +77,10 @@ class ProxyApp:
         if not scope["http_version"].startswith("1"):
             send = _without_connection(send)
         head = _head_of(scope)
-        judgement = self._judge(head) if head is not None else _refuse(scope, _NO_RAW_PATH)
+        judgement = self._judge(head) if isinstance(head, Head) else _refuse(scope, head)
         if isinstance(judgement, Wait):
             judgement = await judgement.judgement()
-        if isinstance(judgement, Forward) and head is not None:
+        if isinstance(judgement, Forward) and isinstance(head, Head):
             state = scope.setdefault("state", {})
             state[STATE_REQUEST_ID], state[STATE_CORS] = judgement.request_id, judgement.cors
             await _AsgiPort(judgement, head, receive, send, self._on_done, self._body_idle, state).run()
@@ -344,17 +345,23 @@ def _refuse(scope: Scope, error: GatewayError) -> Refuse:
     return Refuse(error, token_sent=False, request_id=request_id, decided=decided)
 
 
-def _head_of(scope: Scope) -> Head | None:
+def _head_of(scope: Scope) -> Head | GatewayError:
     """The head, byte for byte as far as ASGI has it. (An empty query's "?" is lost on the way here.)"""
     target: bytes | None = scope.get("raw_path")
     if not target:
-        return None
+        return _NO_RAW_PATH
     query = scope["query_string"]
+    target = target + b"?" + query if query else target
+    headers: Headers = [(name, value) for name, value in scope["headers"]]  # uvicorn adds trailers later
+    try:
+        check_lines(scope["method"], target, headers)
+    except GatewayError as error:
+        return error
     client = scope.get("client")
     return Head(
         method=scope["method"],
-        target=target + b"?" + query if query else target,
-        headers=list(scope["headers"]),  # a copy: uvicorn appends trailers to its own list later
+        target=target,
+        headers=headers,
         http_version="1.0" if scope["http_version"] == "1.0" else "1.1",
         scheme=scope["scheme"],
         peer=client[0] if client and client[0] else None,

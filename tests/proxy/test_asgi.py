@@ -97,6 +97,43 @@ async def test_header_names_are_lower_case_for_the_server() -> None:
         assert server.headers == {b"x-case": b"VaLue", b"content-length": b"2"}
 
 
+HOST = (b"host", b"app")
+SPLIT = {
+    "a header": ({"headers": [HOST, (b"x-a", b"b\r\nX-User-Id: root")]}, 400),
+    "a request": ({"headers": [HOST, (b"x-a", b"b\r\n\r\nGET /admin HTTP/1.1\r\nHost: a")]}, 400),
+    "a bare LF": ({"headers": [HOST, (b"x-a", b"b\nX-User-Id: root")]}, 400),
+    "a bare CR": ({"headers": [HOST, (b"x-a", b"b\rX-User-Id: root")]}, 400),
+    "a NUL": ({"headers": [HOST, (b"x-a", b"b\0c")]}, 400),
+    "a line end in what is dropped": ({"headers": [HOST, (b"connection", b"close\r\nX: y")]}, 400),
+    "a line end in a name": ({"headers": [HOST, (b"x-a: b\r\nx-user-id", b"root")]}, 400),
+    "a colon in a name": ({"headers": [HOST, (b"x-user-id: root\tx", b"")]}, 400),
+    "a blank in a name": ({"headers": [HOST, (b"x-user-id ", b"root")]}, 400),
+    "no name": ({"headers": [HOST, (b"", b"root")]}, 400),
+    "a name of HTTP/2": ({"headers": [HOST, (b":path", b"/admin")]}, 400),
+    "a query that ends the line": ({"query_string": b"a HTTP/1.1\r\nX-User-Id: root\r\nX: "}, 400),
+    "a blank in the query": ({"query_string": b"a b"}, 400),
+    "a path that ends the line": ({"raw_path": b"/x HTTP/1.1\r\nX-User-Id: root\r\nX: "}, 400),
+    "a blank in the path": ({"raw_path": b"/x /admin"}, 400),
+    "a path of other bytes": ({"raw_path": b"/caf\xc3\xa9"}, 400),
+    "no path at all": ({"raw_path": b"http://a/x"}, 400),
+    "a method that ends the line": ({"method": "GET /admin HTTP/1.1\r\nX:"}, 501),
+    "a method in small letters": ({"method": "get"}, 501),
+}
+
+
+@pytest.mark.parametrize("name", SPLIT)
+async def test_what_would_be_more_than_one_line_is_never_written(name: str) -> None:
+    """HTTP/2 has no lines, and its servers have handed on whatever stood in a field."""
+    changes, status = SPLIT[name]
+    records: list[Record] = []
+    async with Backend(echo) as backend:
+        gate, server = OpenGate(pool_for(backend.url)), Server()
+        await app_for(gate, records)(scope(http_version="2", **changes), server.receive, server.send)
+        assert (server.status, server.complete) == (status, True)
+        assert (gate.heads, backend.requests) == ([], [])
+        assert [record.status for record in records] == [status]
+
+
 @pytest.mark.parametrize("client", [None, ("", 0), ("192.0.2.1", 5)])
 async def test_the_head_is_what_the_server_says(client: Any) -> None:
     gate, server = OpenGate(pool_for("http://127.0.0.1:1")), Server()
