@@ -91,9 +91,9 @@ class Ledgers:
             lambda connection: work(Store(connection), self._database.now(connection))
         )
 
-    async def write(self, work: Callable[[Ledger], T | GatewayError]) -> T:
+    async def write(self, work: Callable[[Ledger], T | GatewayError], *, deadline: float | None = None) -> T:
         """Do `work`, commit, publish. A caller who goes away meanwhile changes nothing about that."""
-        task = asyncio.ensure_future(self._commit(work))
+        task = asyncio.ensure_future(self._commit(work, deadline))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         result = await asyncio.shield(task)
@@ -101,10 +101,12 @@ class Ledgers:
             raise result
         return result
 
-    async def _commit(self, work: Callable[[Ledger], T | GatewayError]) -> T | GatewayError:
+    async def _commit(
+        self, work: Callable[[Ledger], T | GatewayError], deadline: float | None
+    ) -> T | GatewayError:
         context = copy_context()  # so that the thread knows which request it works for
         ledger, result = await self._database.write(
-            lambda connection: context.run(lambda: self._work(connection, work))
+            lambda connection: context.run(lambda: self._work(connection, work)), deadline=deadline
         )
         for cut in ledger.cuts:
             self._on_cut(cut)

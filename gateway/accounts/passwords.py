@@ -42,6 +42,8 @@ TRIES: Final = 3
 """A password is compared outside the transaction; if its hash changed meanwhile, compare again."""
 _DEAREST: Final = 20
 """A stored cost above this (a minute per login) is no hash anybody made on purpose."""
+_DEAREST_FOREIGN: Final = 16
+"""Of a hash that is brought from elsewhere: four seconds for whoever tries it, until its owner logs in."""
 _PREFIX: Final = "$gw1"
 _BCRYPT: Final = re.compile(r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{53}")
 _CHEAPEST: Final = 4
@@ -90,6 +92,18 @@ def refuse_unfit(password: str, *, min_length: int) -> None:
         raise InvalidField(f"The password must have at least {min_length} characters.")
     if len(_bytes(password)) > MAX_PASSWORD_BYTES:
         raise InvalidField(f"The password must have at most {MAX_PASSWORD_BYTES} bytes.")
+
+
+def refuse_unreadable(stored: str) -> None:
+    """Raises InvalidField for what is no hash that `verify` could ever find right, or that costs too much."""
+    shape = _BCRYPT.fullmatch(stored.removeprefix(_PREFIX))
+    if shape is None or not _CHEAPEST <= int(shape["cost"]) <= _DEAREST_FOREIGN:
+        raise InvalidField(
+            f"write a bcrypt hash: $2a$, $2b$ or $2y$, cost 04 to {_DEAREST_FOREIGN}, 53 characters"
+        )
+    # The last characters of salt and checksum carry fewer bits than they could.
+    if stored[-32] not in ".Oeu" or stored[-1] not in ".CGKOSWaeimquy26":
+        raise InvalidField("write the hash as bcrypt made it; this one was changed or cut")
 
 
 def make_hash(password: str, cost: int) -> str:

@@ -4,6 +4,7 @@
     own        what people change about their own account
     users      what admins do to accounts
     regulation what limits on logins have to know, and clearing them
+    transfer   many accounts in and out, with their hashes
     trail      what happened to all of them
 
 Each family has a file of its own, with the rules that hold inside its transactions
@@ -25,6 +26,7 @@ from gateway.accounts.regulation import Regulation
 from gateway.accounts.rotation import SessionRules
 from gateway.accounts.sessions import Sessions
 from gateway.accounts.trail import Trail
+from gateway.accounts.transfer import Transfer
 from gateway.accounts.users import Users
 from gateway.accounts.values import Changes, Client, LoggedIn, OpenSession, Page, Tokens, User
 from gateway.identity.revocation import Cut
@@ -79,4 +81,5 @@ class Accounts:
         self.own = Own(ledgers, passwords, rules)
         self.users = Users(ledgers, passwords, rules)
         self.regulation = Regulation(ledgers)
+        self.transfer = Transfer(ledgers)
         self.trail = Trail(database)

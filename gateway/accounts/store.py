@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, case, delete, exists, insert, or_, select, text, true, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    true,
+    tuple_,
+    update,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from gateway.accounts.ids import new_id
@@ -97,6 +112,34 @@ class Store:
             insert(users).values(**_columns(user), password_hash=password_hash, updated_at=now)
         )
         return user
+
+    def add_accounts(self, accounts: Sequence[Account], *, now: float) -> None:
+        """Many at once."""
+        rows = [
+            {**_columns(each.user), "password_hash": each.password_hash, "updated_at": now}
+            for each in accounts
+        ]
+        if rows:
+            self._connection.execute(insert(users), rows)
+
+    def taken(self, *, emails: Sequence[str], ids: Sequence[str]) -> list[tuple[str, str]]:
+        """The ids and addresses of users who have one of these."""
+        query = select(users.c.id, users.c.email).where(users.c.email.in_(emails) | users.c.id.in_(ids))
+        return [(row.id, row.email) for row in self._connection.execute(query)]
+
+    def cut_versions(self, ids: Sequence[str]) -> dict[str, int]:
+        """The highest versions below which tokens of these users, once deleted, are still cut off."""
+        highest = (
+            select(cutoffs.c.id, func.max(cutoffs.c.version).label("version"))
+            .where(cutoffs.c.kind == "user", cutoffs.c.id.in_(ids))
+            .group_by(cutoffs.c.id)
+        )
+        return {row.id: row.version for row in self._connection.execute(highest)}
+
+    def list_accounts(self, *, limit: int, after: str) -> list[Account]:
+        """Like `list_users`, with their hashes."""
+        chosen = select(users).where(users.c.id > after).order_by(users.c.id).limit(limit)
+        return [Account(_user(row), row.password_hash) for row in self._connection.execute(chosen)]
 
     def save_user(self, user: User, *, now: float) -> None:
         self._connection.execute(

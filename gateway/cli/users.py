@@ -11,6 +11,7 @@ import click
 from gateway.cli.accounts import actor, find_user, with_accounts
 from gateway.cli.options import InOrder, config_option, format_option
 from gateway.cli.output import printable, say, say_json, say_table
+from gateway.cli.transfer import export, import_
 
 if TYPE_CHECKING:
     from gateway.accounts.service import Accounts
@@ -226,6 +227,10 @@ def delete(who: str, yes: bool, config: Path) -> None:
         return user
 
     _report("deleted", with_accounts(config, remove), "text")
+
+
+users.add_command(import_)
+users.add_command(export)
 
 
 def _change(who: str, changes: Changes, verb: str, config: Path, output: str) -> None:

@@ -196,6 +196,28 @@ class UserCreated(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsersImported(Event):
+    """Many accounts at once, from a file; no `user_created` for each."""
+
+    name = "users_imported"
+
+    count: int
+    """How many."""
+    admins: int
+    """How many of them are admins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashesExported(Event):
+    """Somebody has the password hashes of all accounts in a file now."""
+
+    name = "hashes_exported"
+
+    count: int
+    """How many accounts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserUpdated(Event):
     """Also disabling and enabling: `changed` holds "disabled" then."""
 
