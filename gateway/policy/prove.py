@@ -81,6 +81,12 @@ def prove(policy: Policy, tests: Iterable[Test], now: float) -> list[Result]:
     return [Result(test, _ask(policy, test, now)) for test in tests]
 
 
+def untouched(policy: Policy, results: Iterable[Result]) -> list[Route]:
+    """The routes that no test is decided by, in the order of the file."""
+    touched = {result.decision.route for result in results}
+    return [route for route in policy.routes if route not in touched]
+
+
 def _ask(policy: Policy, test: Test, now: float) -> Decision:
     return decide(
         policy,

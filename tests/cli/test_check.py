@@ -162,3 +162,61 @@ def test_an_escape_sequence_in_the_file_cannot_drive_the_terminal(gateway: Comma
 def test_it_touches_nothing(gateway: Command, site: Path) -> None:
     gateway("check")
     assert [path.name for path in site.iterdir()] == ["gateway.yaml"]
+
+
+class TestCover:
+    def test_names_the_routes_that_no_test_touches(self, gateway: Command, site: Path) -> None:
+        more = ROUTES.replace("routes:\n", "routes:\n  - {path: /x, methods: [GET], allow: public}\n")
+        (site / "gateway.yaml").write_text(MINIMAL + more)
+        assert gateway("check").code == 0
+        result = gateway("check", "--cover")
+        assert (result.code, result.err) == (1, "")
+        assert result.out == (
+            "gateway.yaml:6  routes[0]: no test touches GET /x\n"
+            "gateway.yaml: no mistakes, 1 route without a test, 2 tests passed\n"
+        )
+        told = json.loads(gateway("check", "--cover", "--format", "json").out)
+        assert (told["ok"], told["uncovered"]) == (
+            False, [{"label": "GET /x", "file": "gateway.yaml", "line": 6}],
+        )  # fmt: skip
+
+    def test_is_content_when_every_route_decides_some_test(self, gateway: Command, site: Path) -> None:
+        (site / "gateway.yaml").write_text(MINIMAL + ROUTES)
+        assert gateway("check", "--cover").code == 0
+
+    def test_of_an_included_file(self, gateway: Command, site: Path) -> None:
+        (site / "more.yaml").write_text("routes:\n  - {path: /x/**, allow: admin}\n")
+        (site / "gateway.yaml").write_text(MINIMAL + "include: more.yaml\n" + ROUTES)
+        assert gateway("check", "--cover").out.startswith("more.yaml:2  routes[0]: no test touches /x/**\n")
+
+
+class TestGithub:
+    def test_each_finding_is_an_annotation_at_its_place(self, gateway: Command, site: Path) -> None:
+        wrong = "  - {request: GET /admin/x, as: anonymous, expect: allow}\n"
+        more = ROUTES.replace("routes:\n", "routes:\n  - {path: /**, allow: public}\n")
+        (site / "gateway.yaml").write_text(MINIMAL + more + wrong)
+        result = gateway("check", "--cover", "--format", "github")
+        assert result.code == 1
+        assert result.out.splitlines() == [
+            "::warning file=gateway.yaml,line=6,col=12::routes[0]: opens every path that no other route names"
+            " to everyone",
+            "::error file=gateway.yaml,line=11,col=5::GET /admin/x as anonymous: expected allow, got 401"
+            " (no_credential, routes[1] on line 7)",
+            "::error file=gateway.yaml,line=6,col=1::routes[0]: no test touches /**",
+            "gateway.yaml: no mistakes, 1 warning, 1 route without a test, 1 test failed, 2 tests passed",
+        ]
+
+    def test_nothing_in_a_file_begins_a_command_of_its_own(self, gateway: Command, site: Path) -> None:
+        """GitHub obeys lines that begin with ::, so breaks, % and the file's own : and , are escaped."""
+        name = "a,b:c%d.yaml"
+        (site / name).write_text(MINIMAL + '"x\\n::set-output name=y::50%": 1\n')
+        result = gateway("check", "--format", "github", "-c", name)
+        assert result.code == 1
+        (line,) = result.out.splitlines()
+        assert line.startswith("::error file=a%2Cb%3Ac%25d.yaml,line=5,col=1::")
+        assert "50%25" in line
+
+    def test_a_right_file_has_none(self, gateway: Command, site: Path) -> None:
+        (site / "gateway.yaml").write_text(MINIMAL + ROUTES)
+        result = gateway("check", "--format", "github")
+        assert (result.code, result.out) == (0, "gateway.yaml: no mistakes, 2 tests passed\n")
