@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.metadata import version
 from math import inf
+from secrets import token_bytes
 from typing import Any, Protocol
 
 from gateway.accounts import schema
@@ -24,10 +25,11 @@ from gateway.accounts.service import Accounts, SessionRules
 from gateway.accounts.trail_writer import TrailWriter
 from gateway.config.restart import restart_needed, without_rules
 from gateway.config.schema import Config, Rate, Sessions, Upstream, UpstreamUrl
-from gateway.errors import GatewayError, GatewayTimeout, Unavailable
+from gateway.errors import GatewayError, GatewayTimeout, InvalidToken, Unavailable
 from gateway.http.client_address import Address, ClientAddresses, TrustedProxies
 from gateway.http.head import Head
 from gateway.http.identity_headers import HeaderSieve, identity_lines
+from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
 from gateway.policy.compile import cors as compile_cors
@@ -40,6 +42,7 @@ from gateway.proxy.upstream.address import Tls
 from gateway.proxy.upstream.pool import Pool
 from gateway.proxy.upstream.pools import Pools
 from gateway.proxy.upstream.settings import Ejection, HealthCheck, Settings
+from gateway.proxy.verdict import Judgement
 from gateway.ratelimit import RateLimiter, Rule
 from gateway.telemetry.audit import AuditTrail, to_log
 from gateway.telemetry.logs import Decided, DecisionLog, timestamp
@@ -266,6 +269,45 @@ def build(
     )
 
 
+def rehearse(
+    config: Config, policy: Policy, head: Head, principal: Principal | None, now: float
+) -> Judgement | None:
+    """What the gate would say to one request; None if it is for the gateway's own endpoints.
+
+    It is the real gate, asked about a caller who is taken for `principal` whatever token comes,
+    and no limit is used up. No connection is opened and no file is read.
+    """
+    if _owns(config.auth.prefix.encode(), head.path):
+        return None
+    pools = {
+        name: Pool(name=name, settings=Settings(tuple(_server(url, "") for url in upstream.targets)))
+        for name, upstream in config.upstreams.items()
+    }
+    gate = Gate(
+        _rules(config, policy, pools),
+        access=_Introduced(principal),
+        cutoffs=Cutoffs(),
+        clients=ClientAddresses(_trusted(config)),
+        limits=RouteLimits(RateLimiter(clock=lambda: now)),
+        body_limit=config.server.limits.body,
+        clock=lambda: now,
+    )
+    return gate.judge(head)
+
+
+class _Introduced(AccessTokens):
+    """Takes every token for that of the one caller it was told of."""
+
+    def __init__(self, principal: Principal | None) -> None:
+        super().__init__(secret=token_bytes(32), issuer="", ttl=1, leeway=0)
+        self._principal = principal
+
+    def verify(self, token: bytes) -> Principal:
+        if self._principal is None:
+            raise InvalidToken
+        return self._principal
+
+
 class Replaceable:
     """What a reload changes: rules, backends, the limits on logins. All else is as it was at the start."""
 
@@ -421,11 +463,11 @@ class _Front:
     """
 
     def __init__(self, prefix: str, auth: ASGIApp, proxy: ASGIApp, metrics: Metrics) -> None:
-        self._prefix, self._below = prefix.encode(), prefix.encode() + b"/"
+        self._prefix = prefix.encode()
         self._auth, self._proxy, self._metrics = auth, proxy, metrics
 
     def owns(self, path: bytes) -> bool:
-        return path.startswith(self._below) or path == self._prefix
+        return _owns(self._prefix, path)
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -434,6 +476,11 @@ class _Front:
                 await self._auth(scope, receive, send)
                 return
         await self._proxy(scope, receive, send)
+
+
+def _owns(prefix: bytes, path: bytes) -> bool:
+    """Whether a raw path is that of the gateway's own endpoints."""
+    return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/")
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,6 +11,8 @@ WORDS = {
     "init": "Write gateway.yaml and .env where missing.",
     "run": "Start the gateway, and serve until it is stopped.",
     "check": "Report every mistake in gateway.yaml, then run its tests.",
+    "routes": "Show who may do what, the most specific requests first.",
+    "explain": "Show why a request gets its answer, and what goes upstream.",
     "diff": "Show which requests change between two files, and for whom.",
     "replay": "Show what the rules would have said to the requests of a log.",
     "users": "List, add and change accounts.",

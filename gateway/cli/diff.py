@@ -11,11 +11,11 @@ import click
 
 from gateway.cli.options import config_option
 from gateway.cli.output import complain, counted, say, say_json, say_table
+from gateway.cli.wording import audience_json, methods_json, requests
 
 if TYPE_CHECKING:
     from gateway.cli.revisions import Source
     from gateway.config.source import Problem
-    from gateway.policy.audience import Audience
     from gateway.policy.diff import Change, Said, Side
     from gateway.policy.model import Route
 
@@ -51,6 +51,7 @@ def diff(old: str, new: str | None, config: Path, fail_on: str | None, output: s
       gateway diff gateway.yaml new.yaml --format json
     """
     from gateway.cli.revisions import opened
+    from gateway.config.haste import uncollected
     from gateway.policy.diff import diff as compare
     from gateway.policy.regions import TooManyClasses
 
@@ -58,7 +59,8 @@ def diff(old: str, new: str | None, config: Path, fail_on: str | None, output: s
         sources = [stack.enter_context(opened(text)) for text in (old, new or str(config))]
         before, after = map(_side, sources)
         try:
-            changes = compare(before, after)
+            with uncollected():
+                changes = compare(before, after)
         except TooManyClasses as error:
             raise click.ClickException(f"these files can't be compared: {error}") from None
         if output == "json":
@@ -106,20 +108,20 @@ def _report(changes: list[Change], old: Source, new: Source) -> None:
     if not told:
         say("nothing changes: every request gets what it got", fg="green")
         return
-    rows = [(change.kind, _requests(change), _callers(change), _rules(change, old, new)) for change in told]
+    rows = [
+        (
+            change.kind,
+            requests(change.methods, change.path, change.hosts),
+            _callers(change),
+            _rules(change, old, new),
+        )
+        for change in told
+    ]
     colours = ["red" if change.kind.widens else "" for change in told]
     say_table(("change", "requests", "who passes", "rules"), rows, colours)
     widened = sum(change.kind.widens for change in told)
     summary = f"{counted(len(told), 'change')}, {widened or 'none'} of which let anyone pass who did not"
     complain(summary, fg="red" if widened else "green", bold=True)
-
-
-def _requests(change: Change) -> str:
-    """`DELETE /projects/{id}, any host`; `/files/**, any method, any host`."""
-    hosts = ", ".join(change.hosts) or "any host"
-    if change.methods.all_but:
-        return f"{change.path}, {change.methods}, {hosts}"
-    return f"{change.methods} {change.path}, {hosts}"
 
 
 def _callers(change: Change) -> str:
@@ -161,11 +163,7 @@ def _change(change: Change, old: Source, new: Source) -> dict[str, Any]:
         "respelled": change.respelled,
         "path": change.path,
         "hosts": list(change.hosts),
-        "methods": {
-            "text": str(change.methods),
-            "names": sorted(change.methods.names),
-            "allBut": change.methods.all_but,
-        },
+        "methods": methods_json(change.methods),
         "before": _said(change.before, change.old, old),
         "after": _said(change.after, change.new, new),
         "example": {
@@ -179,31 +177,11 @@ def _change(change: Change, old: Source, new: Source) -> dict[str, Any]:
 def _said(said: Said, route: Route, source: Source) -> dict[str, Any]:
     return {
         "text": str(said),
-        "audience": _audience(said.audience),
-        "reportOnly": None if said.demanded == said.audience else _audience(said.demanded),
+        "audience": audience_json(said.audience),
+        "reportOnly": None if said.demanded == said.audience else audience_json(said.demanded),
         "servers": list(said.servers),
         "stripPrefix": "/" + b"/".join(said.cut).decode(errors="replace") if said.cut else None,
         "rule": None
         if route.index < 0
         else {"label": route.label, "file": source.shown(route.file), "line": route.line},
-    }
-
-
-def _audience(audience: Audience) -> dict[str, Any]:
-    from math import isfinite
-
-    from gateway.policy.audience import moment, networks_of
-
-    return {
-        "text": str(audience),
-        "nobody": audience.nobody,
-        "login": audience.login,
-        "admin": audience.admin,
-        "roles": sorted(sorted(clause) for clause in audience.roles),
-        "users": None if audience.users is None else sorted(audience.users),
-        "networks": None
-        if audience.networks is None
-        else [str(each) for each in networks_of(audience.networks)],
-        "from": moment(audience.begin) if isfinite(audience.begin) else None,
-        "until": moment(audience.end) if isfinite(audience.end) else None,
     }

@@ -33,7 +33,19 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("command", ["check -c", "run -c", "diff", "diff gateway.yaml"])
+COMMANDS = [
+    "check -c",
+    "check --cover -c",
+    "run -c",
+    "routes -c",
+    "explain GET / --as user -c",
+    "diff",
+    "diff gateway.yaml",
+    "replay gateway.yaml -c",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("name", "sentence"), CASES)
 def test_is_one_sentence(site: Path, gateway: Command, command: str, name: str, sentence: str) -> None:
     (site / "folder").mkdir()

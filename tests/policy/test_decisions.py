@@ -61,7 +61,7 @@ def compiled(name: str) -> tuple[Policy, list[Test]]:
             Path(folder),
             TOKENS,
             lambda upstream: f"http://{upstream}.internal:9000",
-            tests=[_written(row) for row in asked(world)],
+            tests=[as_test(row) for row in asked(world)],
         )
         read = load(file, environ={})
     assert read.config is not None, [str(problem) for problem in read.problems]
@@ -73,7 +73,7 @@ def compiled(name: str) -> tuple[Policy, list[Test]]:
     return policy, sent
 
 
-def _written(row: Row) -> dict[str, object]:
+def as_test(row: Row) -> dict[str, object]:
     """As a test in gateway.yaml."""
     words = {
         "request": row.request,
