@@ -56,6 +56,9 @@ if TYPE_CHECKING:
 
 BODY_IDLE = 30.0
 """Seconds we wait for the next bytes of a request body, if nobody says otherwise."""
+CRAWLS_AFTER, CRAWLS_BELOW = 5.0, 2048.0
+"""Seconds after which an upload is measured, and the bytes per second that it must bring where others wait
+for its connection: half of what the slowest mobile networks do."""
 CLIENT_GONE = 499
 """The status in the record of a client that left before it was answered (nginx's number)."""
 
@@ -116,6 +119,7 @@ class Exchange:
         "_done",
         "_early",
         "_forward",
+        "_looked",
         "_on_done",
         "_pool",
         "_port",
@@ -125,6 +129,7 @@ class Exchange:
         "_upload_paused",
         "_upload_stopped",
         "_uploaded",
+        "_waited",
         "replayable",
     )
 
@@ -142,7 +147,7 @@ class Exchange:
         self._connection: Connection | None = None
         self._unwritten_head = b""
         self._bytes_in = self._bytes_out = 0
-        self._began = self._deadline = 0.0
+        self._began = self._deadline = self._looked = self._waited = 0.0
         self._upload_paused = self._upload_stopped = self._client_paused = False
         self._answered = self._early = self._retried = self._done = self._switched = False
 
@@ -227,6 +232,7 @@ class Exchange:
     def connected(self, connection: Connection) -> None:
         forward = self._forward
         self._connection = connection
+        self._looked = self._pool.ticker.now
         forward.decided.upstream = connection.address
         connection.begin(self, forward.no_response_body, forward.upgrade != b"")
         if self._uploaded:
@@ -317,7 +323,10 @@ class Exchange:
     # -- the clock's side ----------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        if now < self._deadline:
+        if not self._uploaded and self._crawls(now) and self._pool.crowded:
+            sentence = "The body came too slowly while others waited."
+            self._fail(RequestTimeout(sentence, close=True), "the request body crawls, and others wait")
+        elif now < self._deadline:
             standing = self._forward.standing
             if self._answered and standing is not None and not standing():
                 self._fail(InvalidToken(close=True), "the right to it has ended", reason="access_ended")
@@ -334,6 +343,16 @@ class Exchange:
         else:
             self._pool.report(self._connection.server, False, "nothing came in time")
             self._fail(UpstreamTimeout(), "nothing came in time")
+
+    def _crawls(self, now: float) -> bool:
+        """Whether the client sends so slowly that it holds its connection for next to nothing.
+
+        What counts is the time in which the backend would have taken more, as the clock meets it.
+        """
+        waits = self._waits_for_body() and self._connection is not None
+        self._waited += now - self._looked if waits else 0.0
+        self._looked = now
+        return waits and self._waited > CRAWLS_AFTER and self._bytes_in < self._waited * CRAWLS_BELOW
 
     def _touch(self) -> None:
         """Something moved: whoever is next has their whole time again."""

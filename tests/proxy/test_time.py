@@ -98,6 +98,61 @@ async def test_a_client_that_stops_sending_is_408() -> None:
         assert pool.idle_count == 0
 
 
+async def test_uploads_that_crawl_make_room_for_those_who_wait() -> None:
+    """Each that waits costs one of them its connection, and only if there is no other way."""
+    clock = Clock()
+    async with Backend(echo) as backend:
+        pool = pool_for(backend.url, clock=clock, connections=3)
+        slow = [talk(pool, b"POST", body=10_000) for _ in range(2)]
+        fast = talk(pool, b"POST", body=100_000)
+        for upload, size in ((slow[0], 10), (slow[1], 10), (fast, 50_000)):
+            await upload.port.may_feed.wait()
+            upload.exchange.feed(b"x" * size)
+        for _ in range(20):
+            clock.pass_by(1.0, pool)
+        assert not any(upload.port.outcome for upload in (*slow, fast)), "nobody waits"
+        asked = talk(pool)
+        clock.pass_by(0.2, pool)
+        assert (await asked.ended()).status == 200
+        assert sorted(upload.port.status for upload in slow) == [0, 408]
+        cut = next(upload for upload in slow if upload.port.status)
+        assert isinstance(cut.port.error, RequestTimeout)
+        assert (cut.record.status, cut.record.reason) == (408, "request_timeout")
+        assert not fast.port.outcome
+        fast.exchange.feed(b"x" * 50_000)
+        fast.exchange.feed_end()
+        assert (await fast.ended()).status == 200
+        for upload in slow:
+            upload.exchange.client_gone()
+        pool.close()
+
+
+async def test_an_upload_that_its_backend_holds_back_does_not_crawl() -> None:
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await go.wait()
+        await peer.hang()
+
+    clock = Clock()
+    async with Backend(script) as backend:
+        pool = pool_for(backend.url, clock=clock, connections=1, response=100.0)
+        upload = talk(pool, b"POST", body=None, body_limit=10**9)
+        await upload.port.may_feed.wait()
+        while not upload.port.pauses:
+            upload.exchange.feed(b"x" * 65536)
+        upload.exchange._bytes_in = 1  # however little it was
+        asked = talk(pool)
+        for _ in range(8):
+            clock.pass_by(1.0, pool)
+        assert not upload.port.outcome
+        upload.exchange.client_gone()
+        asked.exchange.client_gone()
+        go.set()
+        pool.close()
+
+
 async def test_a_backend_that_stops_reading_is_504() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()

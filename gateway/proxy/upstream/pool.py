@@ -172,6 +172,11 @@ class Pool:
             waiter.unavailable(UpstreamUnavailable(retry_after=RETRY_AFTER), "the pool was closed")
         self._unwatch()
 
+    @property
+    def crowded(self) -> bool:
+        """Somebody waits, and there is no room to open a connection for them."""
+        return len(self._waiting) > len(self._opening)
+
     # -- for metrics and the curious -----------------------------------------------
 
     @property
