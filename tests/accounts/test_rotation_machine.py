@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from gateway.accounts.database import Database
 from gateway.accounts.service import Changes, User
-from gateway.errors import InvalidCredentials, InvalidRefreshToken
+from gateway.errors import InvalidCredentials, InvalidRefreshToken, NotFound
 from tests.accounts.world import (
     ELSEWHERE,
     GRACE,
@@ -149,6 +149,28 @@ class Rotation(RuleBasedStateMachine):
         self.run(self.world.accounts.sessions.log_out(data.draw(st.sampled_from(login.tokens))))
         login.ended = True
 
+    @rule(login=logins)
+    def end_it_from_the_list(self, login: Login) -> None:
+        ending = self.world.accounts.sessions.end(self.session(login), user_id=self.user.id)
+        if self.alive(login):
+            self.run(ending)
+            login.ended = True
+        else:
+            with pytest.raises(NotFound):
+                self.run(ending)
+
+    @rule()
+    def end_all(self) -> None:
+        """As every change to a user does that must be felt at once, it raises their version."""
+        open_ = sum(map(self.alive, self.known))
+        assert self.run(self.world.accounts.sessions.end_all(self.user.id)) >= open_
+        self.user = self.run(self.world.accounts.users.get(self.user.id))
+        for login in self.known:
+            login.ended = login.ended or self.clock.now < login.expires
+
+    def session(self, login: Login) -> str:
+        return self.world.refresh_tokens.verify(login.tokens[-1], allow_expired=True).session
+
     @rule(login=consumes(logins))
     def lose_interest(self, login: Login) -> None:
         """The client never comes back."""
@@ -194,6 +216,12 @@ class Rotation(RuleBasedStateMachine):
             assert claims.expires_at == row.expires_at == login.expires
             if self.clock.now < login.expires:
                 assert (row.revoked_at is not None) == login.ended
+
+    @invariant()
+    def the_list_shows_what_is_alive(self) -> None:
+        page = self.run(self.world.accounts.sessions.list(self.user.id, limit=200))
+        alive = {self.session(login) for login in self.known if self.alive(login)}
+        assert {session.id for session in page.items} == alive
 
     @invariant()
     def no_access_token_outlives_its_reason(self) -> None:
