@@ -4,16 +4,17 @@ A failed login must not cost a transaction of its own: a storm of them would hol
 writer of SQLite. So they wait here, and once a second all of them are written in one. What this
 process has not written when it is killed is in the log only.
 
-Anybody can make such events, so the table takes a bounded number of them: `BURST`, and then
-`PER_SECOND`. What is beyond that, or finds no room while the database is away, is in the log only
-as well. How many that were is counted, and said now and then.
+Anybody can make such events, so the table takes a bounded number of each kind: `BURST`, and then
+`PER_SECOND`. By kind, so that a flood of failed logins hides no limit that was reached. What is
+beyond that, or finds no room while the database is away, is in the log only as well. How many
+that were is counted, and said now and then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from itertools import islice
 from typing import Final
 
@@ -23,9 +24,11 @@ from gateway.errors import GatewayTimeout, Unavailable
 from gateway.telemetry.audit import Recorded
 
 BURST: Final = 1000
-"""Events that are taken at once, and wait at the most."""
+"""Events of one kind that are taken at once."""
 PER_SECOND: Final = 1.0
-"""Events that are taken for long: some 86,000 a day, 30 MB."""
+"""Events of one kind that are taken for long: some 86,000 a day, 30 MB."""
+ROOM: Final = 4 * BURST
+"""Events that wait at the most."""
 BATCH: Final = 250
 """Rows of one transaction."""
 FLUSH_S: Final = 1.0
@@ -46,7 +49,7 @@ class TrailWriter:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: deque[Recorded] = deque()
-        self._allowance = _Allowance()
+        self._allowances: defaultdict[str, _Allowance] = defaultdict(_Allowance)
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._said, self._quiet_until = 0, 0.0
@@ -54,7 +57,8 @@ class TrailWriter:
         """Events that are only in the log."""
 
     def put(self, recorded: Recorded) -> None:
-        if len(self._waiting) >= BURST or not self._allowance.take(recorded.time):
+        allowance = self._allowances[recorded.event.name]
+        if len(self._waiting) >= ROOM or not allowance.take(recorded.time):
             self.dropped += 1
         else:
             self._waiting.append(recorded)

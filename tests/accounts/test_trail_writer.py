@@ -13,7 +13,7 @@ from gateway.accounts import trail_writer as subject
 from gateway.accounts.trail import Wanted
 from gateway.accounts.trail_writer import BURST, PER_SECOND, TrailWriter
 from gateway.errors import Unavailable
-from gateway.telemetry.audit import LoginFailed, Recorded
+from gateway.telemetry.audit import LoginFailed, LoginLimited, Recorded
 from tests.accounts.world import Clock, World
 
 pytestmark = pytest.mark.anyio
@@ -83,6 +83,28 @@ async def test_the_table_takes_no_more_than_so_many_whoever_tries(
     allowed = BURST + 4 * 60 * PER_SECOND
     assert await kept(world) == allowed
     assert writer.dropped == 5 * 2 * BURST - allowed
+
+
+async def test_a_flood_of_one_kind_hides_no_other(world: World, writer: TrailWriter) -> None:
+    for recorded in failures(world, 3 * BURST):
+        writer.put(recorded)
+    limited = LoginLimited(email="a@example.com", limit="per_account")
+    writer.put(Recorded.here(limited, world.clock()))
+    await writer.flush()
+    page = await world.accounts.trail.page(Wanted(names=("login_limited",)))
+    assert len(page.items) == 1
+
+
+async def test_what_waits_is_bounded(
+    world: World, writer: TrailWriter, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """The database is away for long, and the allowance fills up again and again."""
+    monkeypatch.setattr(subject, "ROOM", BURST + 10)
+    for _ in range(5):
+        for recorded in failures(world, BURST):
+            writer.put(recorded)
+        clock.advance(2 * BURST / PER_SECOND)
+    assert writer.dropped == 5 * BURST - (BURST + 10)
 
 
 async def test_a_clock_that_is_set_back_brings_nothing_extra(
