@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from tests.accounts.world import GRACE, HOME, Clock, World
 pytestmark = pytest.mark.anyio
 
 ROUNDS = 100
-KILLS = 15
+KILLS = int(os.environ.get("GATEWAY_TEST_KILLS", "15"))
 
 # A server process that has imported everything once forks each child in milliseconds.
 processes = multiprocessing.get_context("forkserver")
