@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks import load, report
-from benchmarks.families import bodies, growth, latency, memory, start, storm, throughput, websocket
+from benchmarks.families import accounts, bodies, growth, latency, memory, start, storm, throughput, websocket
 from benchmarks.families.rounds import say
 from benchmarks.report import Effort, Found
 from benchmarks.stage import Stage, Unfit, stage
@@ -26,6 +26,7 @@ FAMILIES: dict[str, Callable[[Stage, Effort], Found]] = {
     "bodies": bodies.measure,
     "websocket": websocket.measure,
     "storm": storm.measure,
+    "accounts": accounts.measure,
     "memory": memory.measure,
     "start": start.measure,
 }
