@@ -63,7 +63,7 @@ def _options() -> argparse.Namespace:
     families = ", ".join(FAMILIES)
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of: {families}; all without")
     parser.add_argument(
-        "--full", action="store_true", help="everything, and longer: about a quarter of an hour"
+        "--full", action="store_true", help="everything, and longer: about twenty minutes"
     )
     parser.add_argument("--rounds", type=int, help="turns of every program (3, full 7)")
     parser.add_argument(

@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.cli.conftest import MINIMAL, Command, environment
@@ -222,6 +223,12 @@ def test_a_postgresql_is_upgraded_by_its_own_command_only(
             assert process("users", "add", ANA, "--password-stdin", stdin=PASSWORD).code == 0
             assert front.log_in()
             assert front.stop()[0] == 0
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        for refused in (process("run"), gateway("users", "list"), gateway("db", "upgrade")):
+            assert refused.code == 1
+            assert "at schema 9999, which is newer than this gateway" in refused.err
+            assert refused.err.count("\n") == 1
     finally:
         server.drop(url)
         server.close()

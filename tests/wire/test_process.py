@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import Server, migrate
+from tests.support.life import soon
 from tests.support.process import PATIENCE, Running, Site
 
 ROUNDS = 100
@@ -112,6 +113,43 @@ def test_a_database_that_goes_away_closes_auth_and_nothing_else(tmp_path: Path, 
             assert gateway.refresh(ana["refreshToken"]).status == 200
     finally:
         server.remove()
+
+
+def test_a_database_that_stays_away_closes_the_door_if_that_was_asked_for(
+    tmp_path: Path, backend: int
+) -> None:
+    server = Server(Path(tempfile.mkdtemp(prefix="gateway-postgres-")))
+    try:
+        migrate(server.url)
+        site = Site(tmp_path, backend=backend, database=server.url)
+        site.config.write_text(site.config.read_text() + "sessions: {max_staleness: 5s, on_stale: deny}\n")
+        site.add("ana@example.com")
+        with site.running() as gateway, socket.create_connection(gateway.address, PATIENCE) as stream:
+            token = gateway.log_in("ana@example.com")["accessToken"]
+            stream.sendall(f"GET /sse?events=900&every=0.1 HTTP/1.1\r\nHost: a\r\n{_bearer(token)}".encode())
+            assert stream.recv(65536).startswith(b"HTTP/1.1 200")
+            server.stop()
+            assert gateway.request("GET", "/orders", token=token).status == 200
+            while stream.recv(65536):  # it is cut; PATIENCE bounds the wait
+                pass
+            refused = gateway.request("GET", "/orders", token=token)
+            assert (refused.status, refused.json["code"]) == (503, "cutoffs_stale")
+            assert gateway.request("GET", "/health", token=token).status == 200
+            soon(lambda: _degraded(gateway) == {"cutoffs", "database"})  # looked after once a second
+            server.start()
+            soon(lambda: gateway.request("GET", "/orders", token=token).status == 200)
+    finally:
+        server.remove()
+
+
+def _degraded(gateway: Running) -> set[str]:
+    ready = gateway.request("GET", "/readyz", ops=True)
+    assert ready.status == 200
+    return {each["name"] for each in ready.json["degraded"]}
+
+
+def _bearer(token: str) -> str:
+    return f"Authorization: Bearer {token}\r\n\r\n"
 
 
 def test_without_a_secret_nothing_starts_and_the_place_is_named(site: Site) -> None:
