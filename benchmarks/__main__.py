@@ -62,9 +62,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     families = ", ".join(FAMILIES)
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of: {families}; all without")
-    parser.add_argument(
-        "--full", action="store_true", help="everything, and longer: about twenty minutes"
-    )
+    parser.add_argument("--full", action="store_true", help="everything, and longer: about twenty minutes")
     parser.add_argument("--rounds", type=int, help="turns of every program (3, full 7)")
     parser.add_argument(
         "--seconds",

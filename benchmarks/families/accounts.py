@@ -36,8 +36,8 @@ _PEOPLE, _PEOPLE_FULL = (10, 100_000), (10, 1_000_000)
 _CUT_OFFS = (0, 100_000)
 _CLIENTS = 4
 """Who refresh, over and over, each with a kept connection."""
-_LOGOUTS, _LOGOUTS_FULL = 40, 200
-_POLLED = 5
+_LOGOUTS, _LOGOUTS_FULL = 20, 100
+_POLLED = 2
 """Times fewer of them where the replica is told nothing and asks every second."""
 _MOST_DELAY_S = 2.0
 _FLAT = 1.25
@@ -215,7 +215,7 @@ def _logout(person: Person, here: Running, there: Running) -> float:
     status, said = ask(there.port, "/seen", token)
     if status != 200:
         raise Unfit(f"it answers {status} {said!r} before the logout")
-    time.sleep(random.Random(person.number).random() * 0.3)  # not always at the same moment of its second
+    time.sleep(random.Random(person.number).random())  # at any moment of the second between two polls
     connection = http.client.HTTPConnection("127.0.0.1", here.port, timeout=_PATIENCE)
     body = json.dumps({"refreshToken": person.refresh_token()})
     connection.request("POST", "/auth/logout", body, {"Content-Type": "application/json"})
