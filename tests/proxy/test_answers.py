@@ -158,6 +158,29 @@ async def test_a_body_that_is_announced_where_none_can_be_is_not_waited_for(
         pool.close()
 
 
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ((b"WWW-Authenticate", b"NTLM"), False),
+        ((b"www-authenticate", b"negotiate YII="), False),
+        ((b"WWW-Authenticate", b'Basic realm="a", Negotiate'), False),
+        ((b"Persistent-Auth", b"true"), False),
+        ((b"Persistent-Auth", b"false"), True),
+        ((b"WWW-Authenticate", b'Basic realm="NTLM"'), True),
+        ((b"WWW-Authenticate", b'Bearer realm="negotiate"'), True),
+    ],
+)
+async def test_a_backend_that_logs_connections_in_gets_a_new_one_each_time(
+    line: tuple[bytes, bytes], kept: bool
+) -> None:
+    """Else the next caller on the connection would be the last one, to the backend."""
+    async with Backend(answering(response(b"who?", line, status=b"401 Unauthorized"))) as backend:
+        pool = pool_for(backend.url)
+        port = await talk(pool).ended()
+        assert (port.status, line in port.headers, pool.idle_count) == (401, True, int(kept))
+        pool.close()
+
+
 async def test_a_204_has_no_length_and_a_304_keeps_its() -> None:
     for status, kept in ((b"204 No Content", 0), (b"304 Not Modified", 1)):
         async with Backend(answering(response(b"", status=status))) as backend:

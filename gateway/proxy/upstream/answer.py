@@ -121,6 +121,8 @@ def _sorted_out(status: int, version: str, reason: bytes, lines: Headers) -> Ans
         keep_alive, kept = _apply_connection(hop, keep_alive, kept)
     if length is not None and (status == 204 or status < 200):  # RFC 9110 §8.6: they have none
         kept = _without(kept, {b"content-length"})
+    if any(line[0].lower() in _LOGINS and _BINDING.search(line[1]) for line in kept):
+        keep_alive = None  # it goes by the connection, and would take the next one on it for this one
     if (status == 204 and (length or chunked)) or (status == 304 and chunked):
         keep_alive = None  # it may send that body all the same, a moment later
     upgrade = b",".join(hop.get(b"upgrade", ())).strip().lower() if status == 101 else b""
@@ -129,6 +131,10 @@ def _sorted_out(status: int, version: str, reason: bytes, lines: Headers) -> Ans
 
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 _FOREVER = float("inf")
+
+_LOGINS = frozenset((b"www-authenticate", b"persistent-auth"))
+_BINDING = re.compile(rb"(?:^|,)\s*(?:ntlm|negotiate|true)\b", re.IGNORECASE)
+"""Schemes that log a connection in and not a request (RFC 4559 §6); and what IIS says of one that is."""
 
 _NOTHING_SPECIAL = {b"connection": [b"keep-alive"]}
 """What most backends say; in HTTP/1.1 it means nothing."""
