@@ -121,7 +121,10 @@ def commands(page: Path) -> Iterator[list[str]]:
     for block in blocks(page, "sh"):
         lines = block.replace("\\\n", " ").splitlines()
         for line in lines:
-            words = shlex.split(line, comments=True) if line.count("'") % 2 == 0 else []
+            try:
+                words = shlex.split(line, comments=True)
+            except ValueError:
+                continue  # a quotation that goes on in the next line
             # `docker run … auth-gateway init` calls it as well
             for index, word in enumerate(words):
                 is_image = (
@@ -197,10 +200,23 @@ def routes_of(page: Path) -> list[object]:
     return next(each["routes"] for each in written if "routes" in each)
 
 
+def put_beside(page: Path, block: str, folder: Path) -> None:
+    """The files that a configuration includes: as the page shows them (`# rules/staff.yaml`), else empty."""
+    named = ((re.match(r"# (\S+\.yaml)\n", text), text) for text in blocks(page, "yaml"))
+    shown = {name[1]: text for name, text in named if name is not None}
+    written = yaml.safe_load(block)
+    for setting in ("include", "tests_include"):
+        names = written.get(setting, [])
+        for name in [names] if isinstance(names, str) else names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(shown.get(name, "tests: []\n"))
+
+
 def test_every_configuration_is_right_and_passes_its_own_tests(tmp_path: Path) -> None:
     """A fragment is completed by what it leaves out."""
     checked = 0
     for page, block in configurations():
+        put_beside(page, block, tmp_path)
         written = yaml.safe_load(block)
         missing = {key: value for key, value in BASE.items() if key not in written}
         if "tests" in written and "routes" not in written:
