@@ -9,7 +9,7 @@ RUN python -m venv /opt/gateway
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway ./gateway
-RUN /opt/gateway/bin/pip install --no-cache-dir --compile ".[postgres,redis]" \
+RUN /opt/gateway/bin/pip install --no-cache-dir --compile ".[postgres,redis,keys]" \
     && /opt/gateway/bin/pip uninstall --yes pip setuptools
 
 FROM python:3.11-slim

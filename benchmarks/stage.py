@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks import backend, machine
 from benchmarks.peers.gateway import TOKEN_SECONDS
 from benchmarks.peers.peer import ADMIN_PREFIX, Peer, Place
+from gateway.identity.keyset import KeySet
 from gateway.identity.tokens import AccessTokens
 
 USER_EMAIL = "ann@example.com"
@@ -89,7 +90,7 @@ class Stage:
     def token(self, *, user: str = "ann", is_admin: bool = False, seconds_ago: float = 0) -> str:
         """A valid access token, issued so long ago."""
         tokens = AccessTokens(
-            secret=self._environ["JWT_ACCESS_SECRET"].encode(),
+            keys=KeySet([self._environ["JWT_ACCESS_SECRET"].encode()]),
             issuer="gateway",
             ttl=TOKEN_SECONDS,
             leeway=10,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.metadata import version
 from math import inf
-from secrets import token_bytes
+from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.accounts import schema
@@ -24,11 +24,14 @@ from gateway.accounts.presence import Presence
 from gateway.accounts.service import Accounts, SessionRules
 from gateway.accounts.trail_writer import TrailWriter
 from gateway.config.restart import restart_needed, without_rules
-from gateway.config.schema import Config, Rate, Sessions, Upstream, UpstreamUrl
+from gateway.config.schema import AccessToken, Config, Rate, RefreshToken, Sessions, Upstream, UpstreamUrl
 from gateway.errors import GatewayError, GatewayTimeout, InvalidToken, Unavailable
 from gateway.http.client_address import Address, ClientAddresses, TrustedProxies
 from gateway.http.head import Head
 from gateway.http.identity_headers import HeaderSieve, identity_lines
+from gateway.identity.keyfolder import KeyFolder
+from gateway.identity.keyset import KeySet
+from gateway.identity.keywatch import KeyWatch
 from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
@@ -124,6 +127,10 @@ class Gateway:
         """
         self._replaceable.replace(config, policy)
 
+    async def look_at_keys(self) -> None:
+        """Take changed keys of tokens up now, and not at the next look at them. Never raises."""
+        await self._upkeep.look_at_keys()
+
     def reloaded(self, outcome: str, why: str = "", problems: Iterable[str] = ()) -> None:
         """Remember for operators what came of an attempt to reload, whoever refused it."""
         self._metrics.reloaded(outcome)
@@ -198,6 +205,7 @@ def build(
     log = DecisionLog(outlet.write, clock=now)
     cutoffs = Cutoffs()
     access, refresh = _tokens(config, now)
+    keys = _key_watch(config, access, health, now)
     clients = ClientAddresses(_trusted(config))
     pools = Pools(_settings(config))
     limiter = _limiter(config, now)
@@ -244,12 +252,24 @@ def build(
         authenticate=gate.authenticate,
         address_of=_address_of(clients),
         attempts=attempts,
+        published=access.published,
         prefix=config.auth.prefix,
         cors=compile_cors(config.auth.cors),
         own_email=config.accounts.own_email,
     )
     upkeep = Upkeep(
-        database, feed, config.sessions, passwords, limiter, pools, cutoffs, health, outlet, writer, now
+        database,
+        feed,
+        config.sessions,
+        passwords,
+        limiter,
+        pools,
+        cutoffs,
+        keys,
+        health,
+        outlet,
+        writer,
+        now,
     )
     _watch(metrics, pools, cutoffs, feed, health, outlet, writer, limiter)
     metrics.watch_replicas(lambda: upkeep.replicas)
@@ -299,7 +319,7 @@ class _Introduced(AccessTokens):
     """Takes every token for that of the one caller it was told of."""
 
     def __init__(self, principal: Principal | None) -> None:
-        super().__init__(secret=token_bytes(32), issuer="", ttl=1, leeway=0)
+        super().__init__(keys=KeySet(), issuer="", ttl=1, leeway=0)
         self._principal = principal
 
     def verify(self, token: bytes) -> Principal:
@@ -353,6 +373,7 @@ class Upkeep:
         limiter: RateLimiter,
         pools: Pools,
         cutoffs: Cutoffs,
+        keys: KeyWatch | None,
         health: Health,
         outlet: Outlet,
         writer: TrailWriter,
@@ -360,7 +381,8 @@ class Upkeep:
     ) -> None:
         self._database, self._feed, self._sessions = database, feed, sessions
         self._passwords, self._limiter, self._pools = passwords, limiter, pools
-        self._cutoffs, self._health, self._outlet, self._clock = cutoffs, health, outlet, clock
+        self._cutoffs, self._keys, self._health = cutoffs, keys, health
+        self._outlet, self._clock = outlet, clock
         self._writer = writer
         self._presence = Presence(database)
         self._warned = False
@@ -380,6 +402,8 @@ class Upkeep:
         running = [self._feed.run(), self._presence.run(), self._run()]
         if not self._database.is_sqlite:
             running.append(Listener(self._database, self._feed.catch_up).run())
+        if self._keys is not None:
+            running.append(self._keys.run())
         self._tasks = [asyncio.create_task(each) for each in running]
 
     async def stop(self) -> None:
@@ -392,6 +416,11 @@ class Upkeep:
         await self._database.close()
         self._outlet.attach(None)
         self._outlet.flush()
+
+    async def look_at_keys(self) -> None:
+        """Take changed keys up now."""
+        if self._keys is not None:
+            await self._keys.look(patient=False)
 
     async def _run(self) -> None:
         while True:
@@ -489,19 +518,17 @@ def _first_line(error: BaseException) -> str:
 
 
 def _tokens(config: Config, clock: Clock) -> tuple[AccessTokens, RefreshTokens]:
+    """Without the keys that stand in files: see `_key_watch`."""
     tokens = config.tokens
     access = AccessTokens(
-        secret=tokens.access.secret.get_secret_value().encode(),
+        keys=_secrets(tokens.access),
         issuer=tokens.issuer,
         ttl=int(tokens.access.ttl),
         leeway=tokens.leeway,
         clock=clock,
     )
     refresh = RefreshTokens(
-        secret=tokens.refresh.secret.get_secret_value().encode(),
-        issuer=tokens.issuer,
-        leeway=tokens.leeway,
-        clock=clock,
+        keys=_secrets(tokens.refresh), issuer=tokens.issuer, leeway=tokens.leeway, clock=clock
     )
     return access, refresh
 
@@ -520,6 +547,34 @@ def _feed(database: Database, cutoffs: Cutoffs, config: Config, stopwatch: Clock
         on_read=read,
         stopwatch=stopwatch,
         audit_retention=config.audit.retention,
+    )
+
+
+def _secrets(token: AccessToken | RefreshToken) -> KeySet:
+    """The one that signs comes first."""
+    given = ([token.secret] if token.secret is not None else []) + [*token.previous_secrets]
+    return KeySet([secret.get_secret_value().encode() for secret in given])
+
+
+def _key_watch(config: Config, access: AccessTokens, health: Health, clock: Clock) -> KeyWatch | None:
+    """Gives `access` the keys of the folder, now and whenever they change. Raises BadKeys."""
+    settings = config.tokens.access
+    if settings.keys is None:
+        return None
+    secrets = _secrets(settings)
+
+    def tell(fault: str) -> None:
+        if fault:
+            health.degrade("keys", fault)
+        else:
+            health.restore("keys")
+
+    return KeyWatch(
+        KeyFolder(Path(settings.keys)),
+        needed=settings.secret is None,
+        adopt=lambda keys: access.adopt(secrets.with_keys(keys)),
+        tell=tell,
+        clock=clock,
     )
 
 

@@ -112,6 +112,7 @@ def sqlite_file(url: str) -> Path:
 async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts]:
     from gateway.accounts.passwords import Passwords
     from gateway.accounts.service import Accounts, SessionRules
+    from gateway.identity.keyset import KeySet
     from gateway.identity.tokens import AccessTokens, RefreshTokens
     from gateway.telemetry.audit import AuditTrail, to_log
 
@@ -119,14 +120,14 @@ async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts
     passwords = Passwords(cost=loaded.accounts.bcrypt_cost)
     # Nobody logs in through the command line: these keys sign nothing, so the real ones are not needed.
     access = AccessTokens(
-        secret=secrets.token_bytes(48), issuer="", ttl=int(tokens.access.ttl), leeway=tokens.leeway
+        keys=KeySet([secrets.token_bytes(48)]), issuer="", ttl=int(tokens.access.ttl), leeway=tokens.leeway
     )
     try:
         yield Accounts(
             database=database,
             passwords=passwords,
             access=access,
-            refresh=RefreshTokens(secret=secrets.token_bytes(48), issuer="", leeway=tokens.leeway),
+            refresh=RefreshTokens(keys=KeySet([secrets.token_bytes(48)]), issuer="", leeway=tokens.leeway),
             session_rules=SessionRules(
                 refresh_ttl=tokens.refresh.ttl,
                 session_max=tokens.session_max,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-@click.option("--allow-unset", is_flag=True, help="Accept missing secrets and certificates, as in CI.")
+@click.option("--allow-unset", is_flag=True, help="Accept missing secrets, certificates and keys, as in CI.")
 @click.option(
     "--cover", is_flag=True, help="Name the routes that no test touches, and exit 1 if there are any."
 )
@@ -34,8 +34,8 @@ def check(config: Path, allow_unset: bool, cover: bool, output: str) -> int:
 
     Each line says where to look: file:line:column, the setting, what is wrong. Warnings don't
     make the file wrong. If there is no mistake, the tests under `tests:` are run against the
-    rules. No server, secret or database is touched; a listener's certificate is looked at.
-    A test touches the route that decides its request.
+    rules. No server, secret or database is touched; a listener's certificate and the keys of
+    tokens are looked at. A test touches the route that decides its request.
 
     Exit 0 if the file has no mistake and all its tests hold, else 1.
 

@@ -18,6 +18,7 @@ WORDS = {
     "users": "List, add and change accounts.",
     "sessions": "List and end sessions: logins that are not over.",
     "audit": "Show who did what to whom.",
+    "keys": "List, make, rotate and retire the keys that sign access tokens.",
     "db": "Upgrade or check the database.",
     "schema": "Print the JSON Schema of gateway.yaml.",
     "healthcheck": "Ask the running gateway whether it lives.",

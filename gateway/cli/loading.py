@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +40,9 @@ class Examined:
 
 
 def examine(path: Path, *, allow_unset: bool = False, certificate: bool = True) -> Examined:
-    """Load, compile, and look at the listener's `certificate`. Touches no server, secret or database.
+    """Load, compile, and look at the listener's `certificate` and the keys of tokens. Touches no server.
 
-    With `allow_unset`, as in CI, the certificate need not be there.
+    With `allow_unset`, as in CI, neither need be there.
     """
     from gateway.config.load import load
     from gateway.policy.compile import compile_policy
@@ -50,7 +51,7 @@ def examine(path: Path, *, allow_unset: bool = False, certificate: bool = True) 
     if loaded.config is None:
         return Examined(None, None, loaded.places, tuple(sorted(loaded.problems, key=_order)), loaded.files)
     policy, problems = compile_policy(loaded.config, loaded.places)
-    files = _certificate(loaded, allow_unset) if certificate else []
+    files = [*_certificate(loaded, allow_unset), *_keys(loaded, allow_unset)] if certificate else []
     found = sorted([*loaded.problems, *problems, *files], key=_order)
     taken = (*loaded.files, *_towards_backends(loaded.config))
     if policy is None or any(not problem.warning for problem in files):
@@ -94,6 +95,24 @@ def _certificate(loaded: Loaded, allow_unset: bool) -> list[Problem]:
         )
         for fault in faults(certificate, key)
     ]
+
+
+def _keys(loaded: Loaded, allow_unset: bool) -> list[Problem]:
+    access = loaded.config.tokens.access if loaded.config else None
+    if access is None or access.keys is None:
+        return []
+    from gateway.config.source import Problem
+    from gateway.identity.keyfolder import BadKeys, KeyFolder
+
+    folder, now = KeyFolder(Path(access.keys)), time.time()
+    if allow_unset and not folder.path.exists():
+        return []
+    place = loaded.places.of("tokens", "access", "keys")
+    try:
+        folder.understand(folder.look(now), now, needed=access.secret is None)
+    except BadKeys as bad:
+        return [Problem(place, "tokens.access.keys", sentence) for sentence in bad.sentences]
+    return []
 
 
 def settings(path: Path) -> Config:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.app import Gateway
-from gateway.cli.aside import aside
+from gateway.aside import aside
 from gateway.cli.loading import Examined, softened
 from gateway.cli.output import counted
 from gateway.cli.watching import Reading, Sights, Watch, look, read, read_now, same

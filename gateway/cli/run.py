@@ -38,7 +38,8 @@ def run(config: Path, report_only: bool) -> int:
 
     SIGTERM or Ctrl-C ends it: /readyz turns 503, requests in flight finish, exit 0. A second
     Ctrl-C doesn't wait for them. SIGHUP reads the configuration again, and with
-    `server.reload: auto` so does a change of its files.
+    `server.reload: auto` so does a change of its files. Changed certificates and keys of tokens
+    are taken up by themselves.
 
     With --report-only, what a rule or the default would refuse with 401 or 403 passes, and the
     log says so. Everything else stays as it is: /auth, malformed requests, limits, and paths
@@ -67,6 +68,11 @@ class Prepared:
     certificates: Certificates | None
     outlet: Outlet
     """To be closed in the end."""
+
+    async def reload(self) -> None:
+        """What SIGHUP asks for. Keys don't wait for a file that may have a mistake."""
+        await self.gateway.look_at_keys()
+        await self.reloader()
 
 
 def _prepared(path: Path, report_only: bool) -> Prepared:
@@ -131,7 +137,7 @@ def serve_until_stopped(prepared: Prepared) -> int:
             timeouts=Timeouts(**settings.timeouts.model_dump()),
             start=gateway.start,
             stop=gateway.stop,
-            reload=prepared.reloader,
+            reload=prepared.reload,
             look=prepared.reloader.look,
             on_ready=say_where,
             on_draining=gateway.health.drain,

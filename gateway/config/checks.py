@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from gateway.http.header_edits import name_mistake, request_mistake, response_mistake
 from gateway.identity.principal import LOGIN
 
-from .fields import UPSTREAM_NAME, UnsetSecret, similar
+from .fields import UPSTREAM_NAME, UnsetSecret, is_filled, similar
 from .filled import Broken, Filled, Unset
 from .schema import (
     Accounts,
@@ -40,13 +40,15 @@ from .schema import (
     UpstreamUrl,
     Valid,
 )
-from .source import Steps
+from .source import Steps, written_path
 from .values import canonical_host
 
 SECRET_BYTES = 32
 """As long as the output of HMAC-SHA-256 (RFC 7518 § 3.2)."""
 SECRET_VARIETY = 10
 """Different characters. 32 random hex digits have fewer once in a thousand times, 48 never."""
+FORMER_MAX = 3
+"""A change of a secret takes one."""
 LEEWAY_MAX = 300.0
 """RFC 7519 § 4.1.4: "usually no more than a few minutes"."""
 GRACE_MAX = 60.0
@@ -103,6 +105,7 @@ def check(parts: Parts) -> Iterator[Finding]:
     """Everything that is wrong between settings."""
     yield from _secrets(parts.data.get("tokens"))
     if parts.tokens is not None:
+        yield from _keys(parts.tokens)
         yield from _lifetimes(parts.tokens)
     if parts.tokens is not None and parts.sessions is not None:
         yield from _idle(parts.sessions, parts.tokens)
@@ -130,26 +133,35 @@ def check(parts: Parts) -> Iterator[Finding]:
 
 def _secrets(tokens: Any) -> Iterator[Finding]:
     """Judged as the file has them, so that another mistake among the tokens does not hide a weak one."""
-    access, refresh = (_secret(tokens, name) for name in ("access", "refresh"))
-    for name, secret in (("access", access), ("refresh", refresh)):
-        path = ("tokens", name, "secret")
-        if secret is None:
+    seen: dict[str, str] = {}
+    for name in ("access", "refresh"):
+        section = tokens.get(name) if isinstance(tokens, Mapping) else None
+        for path, secret in _written_secrets(section, ("tokens", name)):
+            if weakness := _weakness(secret):
+                yield Finding(path, weakness)
+            elif not isinstance(secret, Filled):
+                sentence = "stands in the file itself; keep it in the environment or in .env"
+                yield Finding(path, sentence, warning=True)
+            if secret in seen:
+                yield Finding(path, f"is the same as {seen[secret]}; {_MAKE} another")
+            seen.setdefault(secret, written_path(path))
+
+
+def _written_secrets(section: Any, path: Steps) -> Iterator[tuple[Steps, str]]:
+    """The secret, then the former ones."""
+    if not isinstance(section, Mapping):
+        return
+    former = section.get("previous_secrets")
+    named = [((*path, "secret"), section.get("secret"))]
+    if isinstance(former, tuple):
+        named += [((*path, "previous_secrets", index), each) for index, each in enumerate(former)]
+    else:
+        named.append(((*path, "previous_secrets"), former))
+    for where, secret in named:
+        if not isinstance(secret, str) or isinstance(secret, Unset | Broken):
             continue
-        if weakness := _weakness(secret):
-            yield Finding(path, weakness)
-        elif not isinstance(secret, Filled):
-            yield Finding(
-                path, "stands in the file itself; keep it in the environment or in .env", warning=True
-            )
-    if access is not None and access == refresh:
-        sentence = f"is the same as tokens.access.secret; {_MAKE} another"
-        yield Finding(("tokens", "refresh", "secret"), sentence)
-
-
-def _secret(tokens: Any, name: str) -> str | None:
-    section = tokens.get(name) if isinstance(tokens, Mapping) else None
-    secret = section.get("secret") if isinstance(section, Mapping) else None
-    return secret if isinstance(secret, str) and not isinstance(secret, Unset | Broken) else None
+        if secret or where[-1] == "secret" or not is_filled(secret):
+            yield where, secret
 
 
 def _weakness(secret: str) -> str:
@@ -169,6 +181,17 @@ def _counts_up(secret: str) -> bool:
     """`abcdef…`, `987654…`: mostly neighbours."""
     steps = [ord(after) - ord(before) for before, after in pairwise(secret)]
     return sum(abs(step) <= 1 for step in steps) > len(steps) // 2
+
+
+def _keys(tokens: Tokens) -> Iterator[Finding]:
+    """What the folder holds is looked at where it is used."""
+    if tokens.access.secret is None and tokens.access.keys is None:
+        sentence = 'needs a secret or keys; write `secret: "${JWT_ACCESS_SECRET}"`'
+        yield Finding(("tokens", "access"), sentence)
+    for name, token in (("access", tokens.access), ("refresh", tokens.refresh)):
+        if len(token.previous_secrets) > FORMER_MAX:
+            sentence = f"has more than {FORMER_MAX}; each is tried on every forged token"
+            yield Finding(("tokens", name, "previous_secrets"), sentence)
 
 
 def _lifetimes(tokens: Tokens) -> Iterator[Finding]:

@@ -288,9 +288,24 @@ def _secret(value: Any) -> SecretStr:
     return SecretStr(str(value))
 
 
+def _former(value: Any) -> Any:
+    """One stands for a list of one. A variable that is empty most of the time holds no secret."""
+    items = (value,) if isinstance(value, str) else value
+    return (
+        tuple(each for each in items if each != "" or not is_filled(each))
+        if isinstance(items, tuple)
+        else items
+    )
+
+
+def is_filled(value: Any) -> bool:
+    """Whether it came from outside the file, all of it."""
+    return isinstance(value, Filled) and not isinstance(value, Broken | Unset)
+
+
 def _as_list(value: Any) -> Any:
     """A single item stands for a list of one; a variable may hold several between commas."""
-    if isinstance(value, Filled) and not isinstance(value, Broken | Unset):
+    if is_filled(value):
         parts = (part.strip() for part in value.split(","))
         return tuple(Filled(part, value.template) for part in parts if part)
     return (value,) if isinstance(value, str) else value
@@ -371,6 +386,9 @@ Retention = Annotated[float | None, PlainValidator(written(_retention)), _RETENT
 OnError = Annotated[str, OneOf("deny", "allow")]
 RateLimit = Annotated[values.Rate, PlainValidator(written(values.parse_rate)), _RATES]
 Secret = Annotated[SecretStr, PlainValidator(_secret), _text("text, secret")]
+FormerSecrets = Annotated[
+    tuple[Secret, ...], BeforeValidator(_former, json_schema_input_type=str | tuple[str, ...])
+]
 Role = Annotated[str, PlainValidator(written(_role)), _text("role", "^[a-z0-9._:-]{1,64}$")]
 Scope = Annotated[str, PlainValidator(written(_scope)), _text("scope", "^[a-z0-9._:-]{1,64}$")]
 Method = Annotated[str, PlainValidator(written(_method)), WithJsonSchema({"enum": sorted(METHODS)})]

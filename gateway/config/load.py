@@ -28,7 +28,7 @@ from .haste import uncollected
 from .include import Gathered, Read, gather
 from .json_schema import json_schema as json_schema
 from .scalars import resolve, surprise
-from .schema import MOMENTS, PLAIN_WORDS, SECRETS, Config, Route, Server, Test, Upstream
+from .schema import MOMENTS, PLAIN_WORDS, SECRETS, Config, Route, Server, Test, Tokens, Upstream
 from .sentences import path_in_file, sentence, sentences
 from .source import (
     Node,
@@ -111,7 +111,9 @@ def _settled(config: Config, folder: Path) -> Config:
     """A relative file stands beside gateway.yaml, as `.env` does, wherever a command is run."""
     upstreams = {name: _upstream_files(each, folder.absolute()) for name, each in config.upstreams.items()}
     server = _listener_files(config.server, folder.absolute())
-    return _database_file(config.model_copy(update={"upstreams": upstreams, "server": server}), folder)
+    tokens = _key_folder(config.tokens, folder.absolute())
+    settled = {"upstreams": upstreams, "server": server, "tokens": tokens}
+    return _database_file(config.model_copy(update=settled), folder)
 
 
 def _listener_files(server: Server, folder: Path) -> Server:
@@ -119,6 +121,13 @@ def _listener_files(server: Server, folder: Path) -> Server:
         return server
     settled = {"certificate": str(folder / server.tls.certificate), "key": str(folder / server.tls.key)}
     return server.model_copy(update={"tls": server.tls.model_copy(update=settled)})
+
+
+def _key_folder(tokens: Tokens, folder: Path) -> Tokens:
+    if tokens.access.keys is None:
+        return tokens
+    access = tokens.access.model_copy(update={"keys": str(folder / tokens.access.keys)})
+    return tokens.model_copy(update={"access": access})
 
 
 def _upstream_files(upstream: Upstream, folder: Path) -> Upstream:
@@ -161,7 +170,7 @@ class _Typist:
     def _scalar(self, node: Scalar, path: Steps) -> Any:
         if "${" in node.text:
             return fill(node.text, self._outside, self._noter(path))
-        if not node.plain or (path in SECRETS and node.text):
+        if not node.plain or (_is_secret(path) and node.text):
             return node.text
         reason = None if path in PLAIN_WORDS or _is_moment(path) else surprise(node.text)
         if reason is not None:
@@ -175,10 +184,14 @@ class _Typist:
 
     def _noter(self, path: Steps) -> Any:
         def note(reason: str, missing: bool) -> None:
-            if not (missing and self._allow_unset and path in SECRETS):
+            if not (missing and self._allow_unset and _is_secret(path)):
                 self.findings.append(Finding(path, reason))
 
         return note
+
+
+def _is_secret(path: Steps) -> bool:
+    return path in SECRETS or (len(path) > 1 and isinstance(path[-1], int) and path[:-1] in SECRETS)
 
 
 _MOMENT_NAMES = frozenset(path[-1] for path in MOMENTS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 from pydantic import SecretStr as SecretStr
 
 from . import fields, values
@@ -30,12 +30,14 @@ MOMENTS = frozenset({("routes", "valid", "from"), ("routes", "valid", "until"), 
 SECRETS = frozenset(
     {
         ("tokens", "access", "secret"),
+        ("tokens", "access", "previous_secrets"),
         ("tokens", "refresh", "secret"),
+        ("tokens", "refresh", "previous_secrets"),
         ("accounts", "database"),
         ("rate_limits", "storage"),
     }
 )
-"""Settings that may stay unset when only the rules are looked at, and that no message quotes."""
+"""Settings, and items of them, that may stay unset when only rules are looked at; no message quotes them."""
 
 
 class Limits(Section):
@@ -156,12 +158,30 @@ class Auth(Section):
 
 
 class AccessToken(Section):
-    """The short-lived token that every request carries."""
+    """The short-lived token that every request carries. It needs `secret`, `keys`, or both."""
 
-    secret: fields.Secret = required(
-        "Signs access tokens; at least 32 random bytes, from the environment or a file.",
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["secret"]}, {"required": ["keys"]}]})
+
+    secret: fields.Secret | None = setting(
+        None,
+        "Signs access tokens (HS256); at least 32 random bytes, from the environment or a file. Beside "
+        "`keys` it verifies, and signs until the first of them does.",
         "${JWT_ACCESS_SECRET}",
         "${file:/run/secrets/jwt_access}",
+    )
+    previous_secrets: fields.FormerSecrets = setting(
+        (),
+        "Other secrets that verify, while the secret is changed: former ones, and one to come. Empty ones "
+        "don't count.",
+        ["${JWT_ACCESS_SECRET_BEFORE}"],
+    )
+    keys: fields.Text | None = setting(
+        None,
+        "A folder of private keys that `gateway keys` looks after: ES256, EdDSA or RS256. One signs, all "
+        "verify, their public halves are at /auth/jwks.json. Read again when they change. A relative one "
+        "stands beside this file.",
+        "keys",
+        "/etc/gateway/keys",
     )
     ttl: fields.Lifetime = setting("15m", "How long an access token is valid.")
 
@@ -173,6 +193,12 @@ class RefreshToken(Section):
         "Signs refresh tokens; at least 32 random bytes, another one than the access secret.",
         "${JWT_REFRESH_SECRET}",
         "${file:/run/secrets/jwt_refresh}",
+    )
+    previous_secrets: fields.FormerSecrets = setting(
+        (),
+        "Other secrets that verify, while the secret is changed: former ones, and one to come. Empty ones "
+        "don't count.",
+        ["${JWT_REFRESH_SECRET_BEFORE}"],
     )
     ttl: fields.Lifetime = setting("7d", "How long a refresh token is valid.")
     reuse_grace: fields.DurationOrZero = setting(

@@ -17,26 +17,29 @@ is earlier. (Tokens issued before an operator shortened the ttl are such tokens.
 The **refresh token** (7 days) says nothing about a person. It names the session and
 the session's *generation* (`gen`), a counter that each refresh raises by one. `iat`
 and `exp` come from the session row and there is no random part, so the same
-generation is always the same text: two tabs that refresh at once get the same
-successor, and no token needs to be stored.
+generation is always the same claims, and under one secret the same text: two tabs that
+refresh at once get the same successor, and no token needs to be stored. It is always
+signed by a secret, as signatures of other keys are never twice the same. When the secret
+changes, the former one still verifies, and a generation that is asked for once more comes
+under the new one: another text, the same generation, and the database counts those.
 
-The two have separate secrets and a `typ` claim besides (RFC 8725 §3.11-3.12), so
+The two have separate keys and a `typ` claim besides (RFC 8725 §3.11-3.12), so
 neither holds in the other's place, even if an operator gave both one secret.
 
 **Everything is keyed by `sid`, never by a token's text.** A signature vouches for the
 claims, not for the spelling; whatever counts, revokes or limits by text can be
 evaded by another spelling.
 
-Every claim is checked for type and range, though only holders of the secret can
+Every claim is checked for type and range, though only holders of a key can
 write one: `isAdmin` is `true` or `false` and never "truthy", times are integers
 (PyJWT would take "1e3", and `int(True)`), names fit where they will be used.
 
 Times are read from an injected clock. Verifying costs about 80 µs, so verified
 tokens are remembered, least recently used first out. What is remembered is only
-"this text was signed by this key and well-formed": the end of its life is
-compared with the clock on every hit, cut-offs are asked afterwards by the caller,
-and failures are never remembered. The cache belongs to one `AccessTokens`, so it
-dies with its secret.
+"this text was signed by one of these keys and well-formed": the end of its life, and of
+its key's, is compared with the clock on every hit, cut-offs are asked afterwards by the
+caller, and failures are never remembered. The memory belongs to one set of keys: who
+`adopt`s others begins with an empty one.
 """
 
 from __future__ import annotations
@@ -48,7 +51,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.errors import InvalidRefreshToken, InvalidToken
-from gateway.identity.keys import MAX_TOKEN_BYTES, SecretKey, Unreadable
+from gateway.identity.keys import MAX_TOKEN_BYTES, Unreadable
+from gateway.identity.keyset import KeySet
 from gateway.identity.principal import Principal
 
 Clock = Callable[[], float]
@@ -68,25 +72,33 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class AccessTokens:
-    """Issues and verifies access tokens. Raises ValueError for a short secret."""
+    """Issues and verifies access tokens."""
 
     def __init__(
         self,
         *,
-        secret: bytes,
+        keys: KeySet,
         issuer: str,
         ttl: int,
         leeway: float,
         clock: Clock = time.time,
         cache_size: int = CACHED_TOKENS,
     ) -> None:
-        self._key = SecretKey(secret)
+        self._keys = keys
         self._issuer = issuer
         self._ttl = ttl
         self._leeway = leeway
         self._clock = clock
         self._cache_size = cache_size
         self._verified: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+
+    def adopt(self, keys: KeySet) -> None:
+        """Other keys, from the next token on. What the former ones verified is forgotten."""
+        self._keys, self._verified = keys, OrderedDict()
+
+    def published(self) -> list[dict[str, str]]:
+        """The public keys by which anybody can verify these tokens: JSON Web Keys, none for secrets."""
+        return self._keys.published(self._clock())
 
     def issue(
         self,
@@ -100,8 +112,9 @@ class AccessTokens:
         version: int,
     ) -> str:
         """A token that holds from now for `ttl` seconds, and no longer than its session."""
-        now = int(self._clock())
-        return self._key.sign(
+        clock = self._clock()
+        now = int(clock)
+        return self._keys.sign(
             {
                 "iss": self._issuer,
                 "typ": "access",
@@ -113,7 +126,8 @@ class AccessTokens:
                 "ver": version,
                 "iat": now,
                 "exp": min(now + self._ttl, session_ends),
-            }
+            },
+            clock,
         )
 
     def verify(self, token: bytes) -> Principal:
@@ -132,18 +146,19 @@ class AccessTokens:
 
     def _read(self, token: bytes) -> Principal:
         try:
-            claims = self._key.read(token)
-            _check_kind(claims, "access", self._issuer)
-            lifetime = _lifetime(claims, ttl=self._ttl)
-            lifetime.check(self._clock(), self._leeway)
-            principal = _principal(claims, lifetime.ends)
+            now = self._clock()
+            read = self._keys.read(token, now)
+            _check_kind(read.claims, "access", self._issuer)
+            lifetime = _lifetime(read.claims, ttl=self._ttl)
+            lifetime.check(now, self._leeway)
+            principal = _principal(read.claims, lifetime.ends)
         except Unreadable:
             raise InvalidToken from None
-        self._remember(token, principal)
+        self._remember(token, principal, read.until)
         return principal
 
-    def _remember(self, token: bytes, principal: Principal) -> None:
-        self._verified[token] = (principal.expires_at + self._leeway, principal)
+    def _remember(self, token: bytes, principal: Principal, key_ends: float) -> None:
+        self._verified[token] = (min(principal.expires_at + self._leeway, key_ends), principal)
         if len(self._verified) > self._cache_size:
             self._verified.popitem(last=False)
 
@@ -165,17 +180,17 @@ class RefreshClaims:
 
 
 class RefreshTokens:
-    """Issues and verifies refresh tokens. Raises ValueError for a short secret."""
+    """Issues and verifies refresh tokens. `keys` has secrets only."""
 
-    def __init__(self, *, secret: bytes, issuer: str, leeway: float, clock: Clock = time.time) -> None:
-        self._key = SecretKey(secret)
+    def __init__(self, *, keys: KeySet, issuer: str, leeway: float, clock: Clock = time.time) -> None:
+        self._keys = keys
         self._issuer = issuer
         self._leeway = leeway
         self._clock = clock
 
     def issue(self, *, user_id: str, session: str, generation: int, issued_at: int, expires_at: int) -> str:
-        """The token of this generation: the same arguments give the same text, always."""
-        return self._key.sign(
+        """The token of this generation: under one secret the same arguments give the same text, always."""
+        return self._keys.sign(
             {
                 "iss": self._issuer,
                 "typ": "refresh",
@@ -184,7 +199,8 @@ class RefreshTokens:
                 "gen": generation,
                 "iat": issued_at,
                 "exp": expires_at,
-            }
+            },
+            self._clock(),
         )
 
     def verify(self, token: str, *, allow_expired: bool = False) -> RefreshClaims:
@@ -193,11 +209,12 @@ class RefreshTokens:
         `allow_expired` is for logout, which must work with any token we ever signed.
         """
         try:
-            claims = self._key.read(_ascii(token))
+            now = self._clock()
+            claims = self._keys.read(_ascii(token), now).claims
             _check_kind(claims, "refresh", self._issuer)
             lifetime = _lifetime(claims)
             if not allow_expired:
-                lifetime.check(self._clock(), self._leeway)
+                lifetime.check(now, self._leeway)
             return RefreshClaims(
                 user_id=_identifier(claims, "sub"),
                 session=_identifier(claims, "sid"),

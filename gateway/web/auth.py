@@ -32,6 +32,12 @@ from gateway.web.trail import Trail
 from gateway.web.users import Users
 from gateway.web.visitors import Authenticate, Visitors
 
+JWKS_MAX_AGE = 300
+"""Seconds for which the public keys may be stored. A new key is there for twice as long before it signs."""
+
+Published = Callable[[], list[dict[str, str]]]
+"""The public keys of access tokens, as JSON Web Keys."""
+
 AddressOf = Callable[[Scope], Address | None]
 """The client's address as the gateway believes it; None where there is none (a unix socket)."""
 
@@ -42,6 +48,7 @@ def build_auth(
     authenticate: Authenticate,
     address_of: AddressOf,
     attempts: Attempts,
+    published: Published,
     prefix: str = "/auth",
     cors: Cors | None = None,
     own_email: bool = False,
@@ -84,6 +91,7 @@ def build_auth(
             {"DELETE": sessions.end_of},
         ),
         Endpoint(f"{prefix}/audit", "auth:audit", {"GET": trail.list}),
+        Endpoint(f"{prefix}/jwks.json", "auth:jwks", {"GET": _keys(published)}),
         Endpoint(f"{prefix}/openapi.json", "auth:openapi", {"GET": _description(prefix)}),
     ]
     answers = Answers(route(endpoints))
@@ -91,7 +99,7 @@ def build_auth(
 
 
 def _description(prefix: str) -> Handler:
-    """The one page that is the same for everyone, and may be stored."""
+    """Like the keys a page that is the same for everyone, and may be stored."""
     document = json.dumps(describe(prefix)).encode()
 
     async def openapi(request: Request) -> Response:
@@ -101,6 +109,20 @@ def _description(prefix: str) -> Handler:
         )
 
     return openapi
+
+
+def _keys(published: Published) -> Handler:
+    """RFC 7517 §5: by these anybody can verify our access tokens. Public by nature."""
+
+    async def jwks(request: Request) -> Response:
+        read_query(request)
+        return Response(
+            json.dumps({"keys": published()}),
+            headers={"cache-control": f"public, max-age={JWKS_MAX_AGE}"},
+            media_type="application/json",
+        )
+
+    return jwks
 
 
 class Auth:

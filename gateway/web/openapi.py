@@ -48,7 +48,7 @@ def describe(prefix: str) -> Json:
             },
             {"name": "users", "description": "Looking after accounts; for admins"},
             {"name": "audit", "description": "What happened; for admins"},
-            {"name": "description", "description": "This document"},
+            {"name": "description", "description": "The keys of access tokens, and this document"},
         ],
         "paths": {prefix + path: item for path, item in _paths().items()},
         "components": {
@@ -282,6 +282,15 @@ def _paths() -> Json:
                 token=True,
             )
         },
+        "/jwks.json": {
+            "get": _operation(
+                "keys",
+                "description",
+                "The public keys of access tokens, as a JSON Web Key Set (RFC 7517). None for a secret.",
+                answers={200: ("All keys that verify now", "Keys")},
+                refusals=(errors.InvalidField,),
+            )
+        },
         "/openapi.json": {
             "get": _operation(
                 "describe",
@@ -408,6 +417,16 @@ _TOKENS: Json = {"accessToken": _TEXT, "refreshToken": _TEXT}
 _CHANGES: Json = {"email": _EMAIL, "password": _SECRET, "isAdmin": _FLAG, "roles": _ROLES, "disabled": _FLAG}
 
 
+_KEY: Json = {
+    "kid": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+    "use": {"const": "sig"},
+    "alg": {"enum": ["ES256", "EdDSA", "RS256"]},
+    "kty": {"enum": ["EC", "OKP", "RSA"]},
+    "crv": {"enum": ["P-256", "Ed25519"]},
+    **{name: {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"} for name in ("x", "y", "n", "e")},
+}
+
+
 def _schemas() -> Json:
     return {
         "Login": _object({"email": _EMAIL, "password": _SECRET}),
@@ -434,6 +453,8 @@ def _schemas() -> Json:
         ),
         "Tokens": _object(_TOKENS),
         "LoggedIn": _object({**_TOKENS, "user": _ref("Person")}),
+        "Keys": _object({"keys": {"type": "array", "items": _ref("Key")}}),
+        "Key": _object(_KEY, required=["kid", "use", "alg", "kty"]),
         "Document": {"type": "object", "required": ["openapi", "info", "paths"]},
         "Problem": _object(
             {

@@ -13,6 +13,7 @@ from gateway.accounts.database import Database
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.service import Accounts, Client, LoggedIn, SessionRules, User
 from gateway.accounts.tables import sessions
+from gateway.identity.keyset import KeySet
 from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
@@ -87,10 +88,10 @@ class World:
     def __post_init__(self) -> None:
         self.passwords = Passwords(cost=self.cost, threads=2)
         self.access = AccessTokens(
-            secret=b"a" * 32, issuer="gateway", ttl=ACCESS_TTL, leeway=LEEWAY, clock=self.clock
+            keys=KeySet([b"a" * 32]), issuer="gateway", ttl=ACCESS_TTL, leeway=LEEWAY, clock=self.clock
         )
         self.refresh_tokens = RefreshTokens(
-            secret=b"r" * 32, issuer="gateway", leeway=LEEWAY, clock=self.clock
+            keys=KeySet([b"r" * 32]), issuer="gateway", leeway=LEEWAY, clock=self.clock
         )
         self.accounts = Accounts(
             database=self.database,

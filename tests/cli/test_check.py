@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,47 @@ class TestACertificate:
         with (files / "gateway.yaml").open("a") as file:
             file.write("tests: [{request: GET /x, as: anonymous, expect: allow}]\n")
         assert "expected allow" not in gateway("check", "-c", "below/gateway.yaml").out
+
+
+class TestKeysOfTokens:
+    @pytest.fixture
+    def keys(self, site: Path) -> Path:
+        """A folder of keys, not made yet, that a configuration in another folder names."""
+        folder = site / "below"
+        folder.mkdir()
+        keyed = MINIMAL.replace('secret: "${JWT_ACCESS_SECRET}"', "keys: keys")
+        (folder / "gateway.yaml").write_text(keyed)
+        return folder / "keys"
+
+    def test_have_their_place_for_check_and_run(self, gateway: Command, keys: Path) -> None:
+        checked, ran = (gateway(word, "-c", "below/gateway.yaml") for word in ("check", "run"))
+        reason = f"{keys} can't be read: no such file or directory; `gateway keys generate` makes it"
+        line = f"below/gateway.yaml:2:18  tokens.access.keys: {reason}\n"
+        assert (checked.code, checked.out) == (1, line)
+        assert (ran.code, ran.err) == (1, line)
+
+    def test_are_looked_at_each(self, gateway: Command, keys: Path) -> None:
+        assert gateway("keys", "generate", "-c", "below/gateway.yaml").code == 0
+        assert gateway("check", "-c", "below/gateway.yaml").code == 0
+        for pem in keys.glob("*.pem"):
+            pem.chmod(0o644)
+        checked = gateway("check", "--allow-unset", "-c", "below/gateway.yaml")
+        assert checked.code == 1
+        assert "can be read by everyone on this machine" in checked.out
+
+    def test_need_not_be_there_where_secrets_need_not(self, gateway: Command, keys: Path) -> None:
+        assert gateway("check", "--allow-unset", "-c", "below/gateway.yaml").code == 0
+        assert not keys.exists()
+
+    def test_ask_for_the_extra(self, gateway: Command, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        gateway("keys", "generate", "-c", "below/gateway.yaml")
+        monkeypatch.setitem(sys.modules, "cryptography", None)
+        checked = gateway("check", "-c", "below/gateway.yaml")
+        assert checked.code == 1
+        assert "is not installed: pip install 'auth-gateway[keys]'" in checked.out
+        made = gateway("keys", "rotate", "-c", "below/gateway.yaml")
+        assert (made.code, made.out) == (1, "")
+        assert "pip install 'auth-gateway[keys]'" in made.err
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,45 @@ def test_equal_secrets(loaded: Write) -> None:
     )
 
 
+KEYED = (
+    'upstream: http://127.0.0.1:9000\ntokens: {access: {%s}, refresh: {secret: "${JWT_REFRESH_SECRET}"}}\n'
+)
+
+
+def test_keys_stand_for_a_secret_and_beside_one(loaded: Write, folder: Path) -> None:
+    for access, secret in (("keys: k", None), ("keys: k, secret: '${JWT_ACCESS_SECRET}'", ACCESS)):
+        found = loaded(KEYED % access)
+        assert found.problems == ()
+        assert found.config is not None
+        settings = found.config.tokens.access
+        assert settings.keys == str(folder / "k")
+        assert (settings.secret.get_secret_value() if settings.secret else None) == secret
+
+
+@pytest.mark.parametrize(
+    ("former", "count"),
+    [
+        ('["${OLD}"]', 1),
+        ("'${OLD}'", 1),
+        ("'${NEW:-}'", 0),
+        ('["${NEW:-}", "${OLD:-}"]', 1),
+        ("[]", 0),
+    ],
+)
+def test_former_secrets_that_are_empty_are_none(loaded: Write, former: str, count: int) -> None:
+    access = f"secret: '${{JWT_ACCESS_SECRET}}', previous_secrets: {former}"
+    found = loaded(KEYED % access, OLD="aSf82,hJk19,Zxc73,Qwe50,Rty64,Uio")  # commas separate nothing here
+    assert found.problems == ()
+    assert found.config is not None
+    assert len(found.config.tokens.access.previous_secrets) == count
+
+
+def test_former_secrets_may_be_unset_where_that_is_fine(loaded: Write) -> None:
+    access = "secret: '${JWT_ACCESS_SECRET}', previous_secrets: ['${NOWHERE}', '${file:nowhere}']"
+    assert loaded(KEYED % access, unset=True).problems == ()
+    assert len(loaded(KEYED % access).problems) == 2
+
+
 def test_a_mistake_in_one_section_does_not_hide_those_between_others(loaded: Write) -> None:
     text = """
 accounts: {zzz: 1}

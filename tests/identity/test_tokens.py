@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidRefreshToken, InvalidToken
 from gateway.identity.keys import SecretKey
+from gateway.identity.keyset import KeySet
 from gateway.identity.principal import Principal
 from gateway.identity.tokens import AccessTokens, RefreshClaims, RefreshTokens
 from tests.support.tokens import (
@@ -42,12 +43,13 @@ ADA = Principal("user-1", "ada@example.com", False, ("analyst", "auditor"), "ses
 
 
 def access_tokens(clock: Watch | None = None, *, cache_size: int = 100, **changes: object) -> AccessTokens:
-    settings: dict[str, object] = {"secret": ACCESS_SECRET, "issuer": ISSUER, "ttl": TTL, "leeway": LEEWAY}
+    keys = KeySet([changes.pop("secret", ACCESS_SECRET)])  # type: ignore[list-item]
+    settings: dict[str, object] = {"keys": keys, "issuer": ISSUER, "ttl": TTL, "leeway": LEEWAY}
     return AccessTokens(**(settings | changes), clock=clock or Watch(), cache_size=cache_size)  # type: ignore[arg-type]
 
 
 def refresh_tokens(clock: Watch | None = None) -> RefreshTokens:
-    return RefreshTokens(secret=REFRESH_SECRET, issuer=ISSUER, leeway=LEEWAY, clock=clock or Watch())
+    return RefreshTokens(keys=KeySet([REFRESH_SECRET]), issuer=ISSUER, leeway=LEEWAY, clock=clock or Watch())
 
 
 def issue(tokens: AccessTokens, **changes: object) -> bytes:
@@ -323,7 +325,7 @@ def test_a_short_secret_is_refused_at_once(length: int) -> None:
     with pytest.raises(ValueError, match="at least 32 bytes"):
         access_tokens(secret=b"k" * length)
     with pytest.raises(ValueError, match="at least 32 bytes"):
-        RefreshTokens(secret=b"k" * length, issuer=ISSUER, leeway=LEEWAY)
+        KeySet([ACCESS_SECRET, b"k" * length])
 
 
 @pytest.mark.parametrize("secret", [b"1" * 32, b"\xff\xfe" * 16, b'"' + b"x" * 30 + b'"', b"[" * 40])
@@ -375,7 +377,7 @@ def test_each_token_is_refused_in_the_others_place() -> None:
 
 
 def test_even_under_one_secret() -> None:
-    shared = RefreshTokens(secret=ACCESS_SECRET, issuer=ISSUER, leeway=LEEWAY, clock=Watch())
+    shared = RefreshTokens(keys=KeySet([ACCESS_SECRET]), issuer=ISSUER, leeway=LEEWAY, clock=Watch())
     refresh = shared.issue(user_id="u", session="s", generation=0, issued_at=NOW, expires_at=NOW + 60)
     with pytest.raises(InvalidToken):
         access_tokens().verify(refresh.encode())

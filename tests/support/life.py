@@ -84,8 +84,9 @@ def get(where: str, path: str = "/") -> tuple[int, bytes]:
             return response.status, response.read()
 
 
-def soon(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 10
+def soon(true: Callable[[], object], within: float = 10) -> None:
+    """Waits until `true()`; fails after so many seconds."""
+    end = time.monotonic() + within
     while not true():
         assert time.monotonic() < end
         time.sleep(0.005)

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = [sys.executable, "-m", "gateway"]
-_HASTY = "import gateway.server.run as run; run.LOOK_S = {}; from gateway.cli.main import main; main()"
+_HASTY = (
+    "import gateway.server.run as run, gateway.identity.keywatch as keys; run.LOOK_S = keys.LOOK_S = {};"
+    "from gateway.cli.main import main; main()"
+)
 PASSWORD = "a long enough password"
 PATIENCE = 30.0
 _YAML = """
@@ -176,7 +179,7 @@ def _address(written: list[str]) -> tuple[str, int]:
 
 
 def looking_every(seconds: float) -> list[str]:
-    """The command, for `COMMAND`, with looks at changed files at another pace than every two seconds."""
+    """The command, for `COMMAND`, with looks at files and keys at another pace than every two seconds."""
     return [sys.executable, "-c", _HASTY.format(seconds)]
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.identity.keyset import KeySet
 from gateway.identity.tokens import AccessTokens
 from gateway.telemetry.logs import REQUEST_ID, Decided, DecisionLog, JsonFormatter, configure, masked
 from tests.support.tokens import Mint
@@ -385,7 +386,7 @@ def test_masking_takes_no_time_whatever_the_text(text: str) -> None:
 
 
 def test_no_token_or_password_reaches_the_log_of_a_busy_process(out: io.StringIO) -> None:
-    access = AccessTokens(secret=b"k" * 32, issuer="gateway", ttl=900, leeway=10)
+    access = AccessTokens(keys=KeySet([b"k" * 32]), issuer="gateway", ttl=900, leeway=10)
     token = access.issue(
         user_id="u",
         email="ada@example.com",

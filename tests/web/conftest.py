@@ -25,6 +25,7 @@ from gateway.accounts.service import Accounts, SessionRules, User
 from gateway.errors import InvalidToken
 from gateway.http.head import Headers
 from gateway.identity.credentials import find_bearer
+from gateway.identity.keyset import KeySet
 from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
@@ -131,8 +132,8 @@ async def running(path: Path) -> AsyncIterator[World]:
     """A world on the database at `path`; closed at the end, its write-ahead log folded in."""
     clock = Clock()
     secrets = b"an access secret for tests only, 0123456789", b"a refresh secret for tests only, 0123456789"
-    access = AccessTokens(secret=secrets[0], issuer="gateway", ttl=900, leeway=10, clock=clock)
-    refresh = RefreshTokens(secret=secrets[1], issuer="gateway", leeway=10, clock=clock)
+    access = AccessTokens(keys=KeySet([secrets[0]]), issuer="gateway", ttl=900, leeway=10, clock=clock)
+    refresh = RefreshTokens(keys=KeySet([secrets[1]]), issuer="gateway", leeway=10, clock=clock)
     database = Database(f"sqlite:///{path}", clock=clock)
     passwords = Passwords(cost=4, threads=2)
     events: list[Event] = []
@@ -161,6 +162,7 @@ async def running(path: Path) -> AsyncIterator[World]:
         authenticate=world.authenticate,
         address_of=world.address_of,
         attempts=world.attempts,
+        published=access.published,
     )
     world.app = auth(own_email=True)
     async with client(world.app) as world.http, client(auth()) as world.strict:

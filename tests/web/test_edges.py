@@ -30,6 +30,7 @@ ENDPOINTS = {
     "/auth/users/some-id": ["DELETE", "GET", "HEAD", "PATCH"],
     "/auth/users/some-id/limits": ["DELETE"],
     "/auth/audit": ["GET", "HEAD"],
+    "/auth/jwks.json": ["GET", "HEAD"],
     "/auth/openapi.json": ["GET", "HEAD"],
 }
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"]
@@ -158,6 +159,7 @@ class TestPaths:
                 standing=world.accounts.regulation.standing,
                 audit=world.events.append,
             ),
+            published=world.access.published,
             prefix="/_gw/auth",
         )
         assert await raw(app, b"/_gw/auth/login") == 415
@@ -175,7 +177,9 @@ class TestMethods:
                 assert answer.headers["x-gateway-error"] == "method_not_allowed", method
                 assert answer.headers["allow"] == ", ".join(ENDPOINTS[path])
 
-    @pytest.mark.parametrize("path", ["/auth/me", "/auth/users", "/auth/audit", "/auth/openapi.json"])
+    @pytest.mark.parametrize(
+        "path", ["/auth/me", "/auth/users", "/auth/audit", "/auth/jwks.json", "/auth/openapi.json"]
+    )
     async def test_head_is_get_without_the_body(self, world: World, path: str) -> None:
         admin = await world.bearer(ADMIN)
         got = await world.http.get(path, headers=admin)

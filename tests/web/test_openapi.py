@@ -71,7 +71,7 @@ class TestShape:
 
     def test_operations_are_complete(self) -> None:
         ids = [operation["operationId"] for _, _, operation in operations()]
-        assert len(ids) == len(set(ids)) == 20
+        assert len(ids) == len(set(ids)) == 21
         for path, method, operation in operations():
             assert operation["summary"].endswith(".")
             assert operation["security"] in ([], [{"accessToken": []}])
@@ -206,6 +206,8 @@ OWN_CASES = [
     ("delete", SOMEBODY, ({"as": ADMIN, "id": "x"}, 404, "not_found")),
     ("delete", SOMEBODY, ({"as": ADMIN, "id": "admin"}, 409, "last_admin")),
     ("get", "/auth/audit", ({"as": ADMIN, "query": "name=user_created&limit=1"}, 200, None)),
+    ("get", "/auth/jwks.json", ({"query": "x=1"}, 400, "invalid_field")),
+    ("get", "/auth/jwks.json", ({}, 200, None)),
     ("get", "/auth/openapi.json", ({"query": "x=1"}, 400, "invalid_field")),
     ("get", "/auth/openapi.json", ({}, 200, None)),
 ]
