@@ -186,6 +186,24 @@ async def test_ending_all_is_one_cut_off_however_many_there_are(world: World, cl
     assert len(world.events) == heard
 
 
+async def test_ending_all_reaches_a_token_that_only_the_leeway_keeps_alive(
+    strict: World, clock: Clock
+) -> None:
+    """Its session ran out a moment ago, and is on no list any more."""
+    ann = await strict.ann()
+    login = await strict.log_in()
+    clock.advance(IDLE - ACCESS_TTL)
+    late = await in_place(strict, login)
+    clock.advance(IDLE - 5)
+    last = World(strict.database, clock, rules={"idle_max": 10})
+    tokens = await last.accounts.sessions.refresh(late.refresh_token, HOME)
+    clock.advance(12)
+    assert last.holds(tokens.access_token)
+    assert await open_ids(last, ann.id) == []
+    await last.accounts.sessions.end_all(ann.id)
+    assert not last.holds(tokens.access_token)
+
+
 async def in_place(world: World, login: LoggedIn) -> LoggedIn:
     """The same login, refreshed."""
     tokens = await world.accounts.sessions.refresh(login.refresh_token, HOME)
@@ -301,6 +319,7 @@ async def test_what_is_over_takes_no_room_and_a_clock_set_back_never_ends_the_ne
     clock.advance(IDLE)
     kept = [await later(strict, clock) for _ in range(CAP)]
     assert all(strict.holds(each.access_token) for each in kept)
+    assert "SessionEnded" not in strict.names()  # what was over already is not ended once more
     clock.advance(-5)
     newest = await strict.log_in()
     assert sid(strict, newest) in await open_ids(strict, ann.id)

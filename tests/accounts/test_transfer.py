@@ -87,6 +87,7 @@ async def test_all_are_added_or_none_and_everything_in_the_way_is_named(world: W
     assert await add(world, bob, taken, skip_existing=True, only_try=True) == (1, 1)
     assert list(await stored_hashes(world)) == ["ann@example.com"]
     assert await add(world, bob, taken, skip_existing=True) == (1, 1)
+    assert await add(world, bob, taken, skip_existing=True) == (0, 2)
     hashes = await stored_hashes(world)
     assert hashes["bob@example.com"] == PHP
     assert hashes["ann@example.com"] != PHP  # an account that exists is never changed
