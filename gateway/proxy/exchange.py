@@ -130,7 +130,6 @@ class Exchange:
         "_upload_stopped",
         "_uploaded",
         "_waited",
-        "replayable",
     )
 
     def __init__(
@@ -142,7 +141,6 @@ class Exchange:
     ) -> None:
         self._forward, self._port, self._on_done, self._body_idle = forward, port, on_done, body_idle
         self._pool = forward.upstream
-        self.replayable = forward.replayable
         self._uploaded = forward.body == 0
         self._connection: Connection | None = None
         self._unwritten_head = b""

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import nan
+from math import inf, nan
 
 from gateway.errors import (
     BadFraming,
@@ -150,7 +150,8 @@ class Gate:
         if token is None:
             return None
         principal = self._access.verify(token)
-        if self._stopwatch() > self._cutoffs.believed_until:
+        believed_until = self._cutoffs.believed_until
+        if believed_until != inf and self._stopwatch() > believed_until:
             raise CutoffsStale(retry_after=1)
         if self._cutoffs.cuts(principal):
             raise InvalidToken

@@ -112,9 +112,13 @@ class Decided:
 
     def another(self, request_id: str) -> Decided:
         """The record of a request that comes now and differs in nothing that was known of this one."""
-        it = Decided(request_id, self.client, self.method, self.path)
+        it: Decided = object.__new__(Decided)
+        it.began = time.perf_counter()
+        it.request_id, it.client, it.method, it.path = request_id, self.client, self.method, self.path
         it.host, it.user, it.admin, it.roles = self.host, self.user, self.admin, self.roles
         it.route, it.verdict, it.reason, it.would = self.route, self.verdict, self.reason, self.would
+        it.upstream = it.duration_ms = it.upstream_ms = None
+        it.status = it.bytes_in = it.bytes_out = 0
         return it
 
 
