@@ -277,7 +277,7 @@ class Exchange:
             if connection.server.failures and not self._switched:
                 self._pool.report(connection.server, True)
             clean = reusable and self._uploaded and not self._early
-            self._pool.release(connection, clean and not self._had_odd_body())
+            self._pool.release(connection, clean and (self._forward.body == 0 or not self._had_odd_body()))
         if trailers:
             trailers = self._forward.edits.taken_out(sound_trailers(trailers))
         self._port.finish(trailers)
@@ -371,7 +371,7 @@ class Exchange:
 
     def _had_odd_body(self) -> bool:
         """The backend may not have read it, and take it for a request whose answer the next one would get."""
-        return self._forward.body != 0 and self._forward.head.startswith(_BODILESS)
+        return self._forward.head.startswith(_BODILESS)
 
     def _edited(self, answer: Answer) -> Answer:
         """As the route has it; the same answer is most often edited in the same way again."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.flow_control import FlowControl
 
     from gateway.proxy.upstream.answer import Answer
+    from gateway.server.heads import HeaderLines
 
 log = logging.getLogger("gateway.server")
 
@@ -103,16 +104,14 @@ class Passage:
         connection: Connection,
         lane: Lane,
         head: Head,
-        has_body: bool,
-        keep_alive: bool,
-        expects_continue: bool,
+        lines: HeaderLines,
     ) -> None:
-        self.body_complete = not has_body
+        self.body_complete = lines.body == 0
         """The client's request is read to its end."""
-        self.keep_alive = keep_alive
+        self.keep_alive = lines.keep_alive
         """There may be a next request on this connection."""
         self._connection, self._lane, self._head = connection, lane, head
-        self._continue = expects_continue
+        self._continue = lines.expects_continue
         self._exchange: Exchange | None = None
         self._request_id = ""
         self._decided: Decided | None = None

@@ -117,6 +117,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.current: Cycle | Passage | None = None
         """The request that is being answered."""
         self._heads = HeadReader(self.terms.limits, config.memory)
+        self._known = config.memory.heads
         self._buffer = bytearray()
         """A head that is not whole yet, or what was pipelined."""
         self._seen = 0
@@ -172,6 +173,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._settle()
 
     def data_received(self, data: bytes) -> None:
+        if self.current is None and not (self._buffer or self._lingering or self.flow.write_paused):
+            self._fresh_head(data)
+            return
         if self._lingering:
             self._throw_away(data)
             return
@@ -182,13 +186,9 @@ class GatewayProtocol(HttpToolsProtocol):
             data = self._take_body(data)
             if not data or self._lingering:
                 return
-        if self.current is not None or self.flow.write_paused:
-            self._pipeline(data)
-        elif self._buffer:
-            self._pipeline(data)
+        self._pipeline(data)
+        if self.current is None and not self.flow.write_paused:
             self._advance()
-        else:
-            self._fresh_head(data)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -306,6 +306,11 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _fresh_head(self, data: bytes) -> None:
         """The usual case: a whole head in one piece, alone or with its body."""
+        known = self._known.get(data) if data.endswith(b"\r\n\r\n") else None
+        if known is not None:
+            self._blank_line_skipped = False
+            self._follow(known)
+            return
         end = data.find(b"\r\n\r\n") + 4
         if end < 5 or data[0] == _CR:
             self._buffer += data
@@ -410,32 +415,33 @@ class GatewayProtocol(HttpToolsProtocol):
             head = self._heads.read(raw)
         except GatewayError as error:
             self.refuse(error, **_described(raw))
-            return
-        self.deadline = NEVER
-        lane, body = self._lane, head.lines.body
-        if head.forwarded_as is None and (lane is None or lane.owns(head.target.partition(b"?")[0])):
-            lane = None
-            if body is not None and body > self.terms.limits.body:
-                self.refuse(BodyTooLarge(close=True), **_described(raw))
-                return
-        if body != 0:
-            self._in_body = True
-            self._left = body or 0
-            self._chunks = ChunkedBody() if body is None else None
-        if lane is None:
-            self._begin_cycle(head)
         else:
-            self._begin_passage(lane, head)
+            self._follow(head)
 
-    def _begin_passage(self, lane: Lane, head: RequestHead) -> None:
-        asked, lines = head.forwarded_as, head.lines
+    def _follow(self, head: RequestHead) -> None:
+        """To whom it belongs."""
+        self.deadline = NEVER
+        lane, asked, body = self._lane, head.forwarded_as, head.lines.body
+        if lane is None or (asked is None and lane.owns(head.target.partition(b"?")[0])):
+            if body is not None and body > self.terms.limits.body:
+                self.refuse(BodyTooLarge(close=True), method=head.method, target=head.target)
+                return
+            self._expect(body)
+            self._begin_cycle(head)
+            return
         if asked is None or asked.peer != self._peer or asked.scheme != self._scheme:
-            asked = head.forwarded_as = self._head_for_the_gate(head)
-        passage = Passage(self, lane, asked, lines.body != 0, lines.keep_alive, lines.expects_continue)
-        self.current = passage
+            asked = head.forwarded_as = self._for_the_gate(head)
+        if body != 0:
+            self._expect(body)
+        passage = self.current = Passage(self, lane, asked, head.lines)
         passage.begin()
 
-    def _head_for_the_gate(self, head: RequestHead) -> Head:
+    def _expect(self, body: int | None) -> None:
+        self._in_body = body != 0
+        self._left = body or 0
+        self._chunks = ChunkedBody() if body is None else None
+
+    def _for_the_gate(self, head: RequestHead) -> Head:
         lines = head.lines
         return Head(
             head.method,

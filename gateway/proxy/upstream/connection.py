@@ -268,9 +268,19 @@ class Connection(asyncio.Protocol):
         if self._to_head or answer.bodiless:
             owner.answer_begins(answer, b"")
             self._settle(not data)
-        elif answer.length is not None:
-            self._begin_sized(owner, answer, answer.length, data)
-        elif answer.chunked:
+        elif answer.length is None:
+            self._begin_unsized(owner, answer, data)
+        elif len(data) < answer.length:
+            self._left = answer.length - len(data)
+            self._take = self._take_sized
+            owner.answer_begins(answer, data)
+        else:
+            clean = len(data) == answer.length
+            owner.answer_begins(answer, data if clean else data[: answer.length])
+            self._settle(clean)
+
+    def _begin_unsized(self, owner: Owner, answer: Answer, data: bytes) -> None:
+        if answer.chunked:
             self._chunks = ChunkedBody()
             self._take = self._take_chunks
             owner.answer_begins(answer, b"")
@@ -279,16 +289,6 @@ class Connection(asyncio.Protocol):
             self._until_eof = True
             self._take = self._pass_on
             owner.answer_begins(answer, data)
-
-    def _begin_sized(self, owner: Owner, answer: Answer, length: int, data: bytes) -> None:
-        left = length - len(data)
-        if left > 0:
-            self._left = left
-            self._take = self._take_sized
-            owner.answer_begins(answer, data)
-        else:
-            owner.answer_begins(answer, data if left == 0 else data[:length])
-            self._settle(left == 0)
 
     def _switch(self, answer: Answer, data: bytes) -> None:
         owner = self._asker()
