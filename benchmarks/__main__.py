@@ -14,13 +14,25 @@ import time
 from collections.abc import Callable
 
 from benchmarks import load, report
-from benchmarks.families import accounts, bodies, growth, latency, memory, start, storm, throughput, websocket
+from benchmarks.families import (
+    accounts,
+    bodies,
+    growth,
+    lane,
+    latency,
+    memory,
+    start,
+    storm,
+    throughput,
+    websocket,
+)
 from benchmarks.families.rounds import say
 from benchmarks.report import Effort, Found
 from benchmarks.stage import Stage, Unfit, stage
 
 FAMILIES: dict[str, Callable[[Stage, Effort], Found]] = {
     "throughput": throughput.measure,
+    "lane": lane.measure,
     "latency": latency.measure,
     "growth": growth.measure,
     "bodies": bodies.measure,

@@ -45,6 +45,8 @@ POLICY_VIOLATION = 1008
 """WebSocket close code (RFC 6455 §7.4.1)."""
 
 _CLOSE = (b"connection", b"close")
+_REMEMBERED, _LONGEST_REMEMBERED = 1024, 2048
+"""Heads, and bytes of each: target, names and values."""
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class ProxyApp:
         self._gate = gate
         self._on_done = on_done
         self._body_idle = body_idle
+        self._heads = _Heads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,7 +79,7 @@ class ProxyApp:
             return
         if not scope["http_version"].startswith("1"):
             send = _without_connection(send)
-        head = _head_of(scope)
+        head = self._heads.of(scope)
         judgement = self._judge(head) if isinstance(head, Head) else _refuse(scope, head)
         if isinstance(judgement, Wait):
             judgement = await judgement.judgement()
@@ -155,7 +158,7 @@ class _AsgiPort:
     ) -> None:
         self._state = state
         self._forward, self._head, self._receive, self._send = forward, head, receive, send
-        self._exchange = Exchange(forward, self, on_done=on_done, body_idle=body_idle)
+        self._exchange = Exchange(forward, self, on_done, body_idle)
         self._start: Message | None = None
         self._outbox: list[bytes] = []
         self._size = 0
@@ -343,6 +346,38 @@ def _refuse(scope: Scope, error: GatewayError) -> Refuse:
     path = scope.get("raw_path") or b""
     decided = Decided(request_id, "", scope["method"], path, verdict="deny", reason=error.code)
     return Refuse(error, token_sent=False, request_id=request_id, decided=decided)
+
+
+class _Heads:
+    """Heads that came before, by all that they consist of: the gate knows them again (see `Head.granted`)."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, Head] = {}
+
+    def of(self, scope: Scope) -> Head | GatewayError:
+        """The error if the server keeps something to itself."""
+        client = scope.get("client")
+        headers = tuple(scope["headers"])
+        key = (
+            scope["method"], scope.get("raw_path"), scope["query_string"], scope["http_version"],
+            scope["scheme"], client[0] if client else None, headers,
+        )  # fmt: skip
+        try:
+            head = self._known.get(key)
+        except TypeError:  # lines that are lists, as the specification allows
+            return _head_of(scope)
+        return head or self._keep(key, _head_of(scope))
+
+    def _keep(self, key: object, head: Head | GatewayError) -> Head | GatewayError:
+        if isinstance(head, Head) and _size(head) <= _LONGEST_REMEMBERED:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = head
+        return head
+
+
+def _size(head: Head) -> int:
+    return len(head.target) + sum(len(name) + len(value) for name, value in head.headers)
 
 
 def _head_of(scope: Scope) -> Head | GatewayError:
