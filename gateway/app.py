@@ -395,7 +395,7 @@ class Upkeep:
             await schema.prepare(self._database)
             await self._feed.load()
         except (Unavailable, GatewayTimeout) as error:
-            why = _first_line(error.__cause__ or error)
+            why = _first_line(error.__cause__ or error) or str(error)  # a time-out says nothing
             raise CannotStart(f"the database can't be used: {why}") from error
         self._pools.start()
         self._writer.start()

@@ -51,7 +51,7 @@ Clock = Callable[[], float]
 DEADLINE_S: Final = 15.0
 """How long a caller waits for its transaction in all, the queue included."""
 WATCH_DEADLINE_S: Final = 5.0
-"""Likewise, in `watch`."""
+"""Likewise, in `watch`, unless it says otherwise."""
 CLOSING_S: Final = 5.0
 """How long running transactions may take to end when the process does."""
 QUEUE: Final = 256
@@ -107,9 +107,9 @@ class Database:
         deadline = deadline or self._deadline
         return await self._run(self._writers, self._engine, work, deadline, "BEGIN IMMEDIATE")
 
-    async def watch(self, work: Callable[[Connection], T]) -> T:
+    async def watch(self, work: Callable[[Connection], T], *, deadline: float = WATCH_DEADLINE_S) -> T:
         """As `read`, one at a time, beside everything else, and always on the same connection."""
-        return await self._run(self._watcher, self._watch_engine, work, WATCH_DEADLINE_S, "BEGIN")
+        return await self._run(self._watcher, self._watch_engine, work, deadline, "BEGIN")
 
     def now(self, connection: Connection) -> float:
         """Unix seconds by the database's clock."""

@@ -27,7 +27,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from gateway.accounts import trail
-from gateway.accounts.database import Database
+from gateway.accounts.database import WATCH_DEADLINE_S, Database
 from gateway.accounts.store import PRUNED_AT_ONCE, Store
 from gateway.errors import GatewayError
 from gateway.identity.revocation import Cut
@@ -38,6 +38,8 @@ OVERLAP_S: Final = 30.0
 """Longer than a transaction may take (see `database`)."""
 OVERLAP_ROWS: Final = 100
 """How far `catch_up` goes back, for rows that were numbered before others and committed after them."""
+LOAD_DEADLINE_S: Final = 60.0
+"""How long reading everything may take: there may be very many, on a machine that is busy."""
 FULL_LOAD_EVERY: Final = 600
 """Polls between two readings of everything."""
 BREATH: Final = 1000
@@ -123,7 +125,8 @@ class Feed:
 
     async def _read(self, question: Callable[[Connection], _Found]) -> None:
         begun = self._stopwatch()
-        found = await self._database.watch(question)
+        deadline = LOAD_DEADLINE_S if question == self._everything else WATCH_DEADLINE_S
+        found = await self._database.watch(question, deadline=deadline)
         for number, (_, cut) in enumerate(found.cuts):
             self._apply(cut)
             if number % BREATH == BREATH - 1:

@@ -6,12 +6,13 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event, text
 
 from gateway.accounts import feed as subject
-from gateway.accounts.database import Database
+from gateway.accounts.database import WATCH_DEADLINE_S, Database
 from gateway.accounts.feed import Feed
 from gateway.accounts.service import Changes
 from gateway.accounts.store import Store
@@ -128,6 +129,27 @@ async def test_a_clock_that_is_set_back_hides_nothing(world: World, other: World
     assert not other.holds(session.access_token)
 
 
+async def test_there_may_be_more_than_one_poll_has_time_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start, or a reading after an absence, must not fail for ever because there is much to read."""
+    given: list[float] = []
+    watch = world.database.watch
+
+    async def slow(work: Any, *, deadline: float) -> Any:
+        given.append(deadline)
+        return await watch(work, deadline=deadline)
+
+    monkeypatch.setattr(world.database, "watch", slow)
+    feed = Feed(world.database, world.cutoffs.apply)
+    await feed.load()
+    await feed.poll()
+    await feed.catch_up()
+    feed.healthy = False
+    await feed.poll()
+    assert given == [subject.LOAD_DEADLINE_S, WATCH_DEADLINE_S, WATCH_DEADLINE_S, subject.LOAD_DEADLINE_S]
+
+
 async def test_now_and_then_everything_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a restored backup, whose rows are both old and lowly numbered."""
     monkeypatch.setattr(subject, "FULL_LOAD_EVERY", 3)
@@ -228,7 +250,7 @@ async def test_an_absent_database_is_unhealthy_and_asked_again(
     session = await world.log_in()
     feed = Feed(world.database, world.cutoffs.apply)
 
-    async def away(work: object) -> None:
+    async def away(work: object, **settings: object) -> None:
         raise Unavailable
 
     with monkeypatch.context() as patch:
