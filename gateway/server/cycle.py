@@ -110,6 +110,11 @@ class Cycle:
 
     # The connection's side.
 
+    @property
+    def may_end_by_closing(self) -> bool:
+        """See `Passage`."""
+        return bool(self.scope["http_version"] == "1.0")
+
     def feed(self, data: bytes) -> None:
         """Bytes of the body."""
         self._parts.append(data)

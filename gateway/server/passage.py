@@ -138,6 +138,11 @@ class Passage:
 
     # -- the connection's side -----------------------------------------------------
 
+    @property
+    def may_end_by_closing(self) -> bool:
+        """HTTP/1.0 knows no chunks: without a length, the end of the connection is that of the answer."""
+        return self._head.http_version == "1.0"
+
     def feed(self, data: bytes) -> None:
         """Bytes of the body, or of a tunnel."""
         self._continue = False  # RFC 9110 §10.1.1: no 100 once the body has begun

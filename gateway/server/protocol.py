@@ -30,6 +30,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -299,8 +300,17 @@ class GatewayProtocol(HttpToolsProtocol):
     def cut(self) -> None:
         """End the connection so that an answer that was cut short looks cut short."""
         if self.current is not None:
+            if self.current.may_end_by_closing:
+                self._will_reset()
             self.current.leave()
         self.transport.abort()
+
+    def _will_reset(self) -> None:
+        """RST instead of FIN, which would say that all was sent."""
+        opened = self.transport.get_extra_info("socket")
+        if opened is not None:
+            with contextlib.suppress(OSError):  # it may be closed already
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
 
     # Heads.
 
@@ -564,4 +574,6 @@ def _described(head: bytes | bytearray) -> dict[Literal["method", "target"], Any
 
 
 _CR = 13
+_LINGER_NOT = struct.pack("ii", 1, 0)
+"""For SO_LINGER: what is unsent is thrown away, and the peer is reset."""
 _ASGI = {"version": "3.0", "spec_version": "2.3"}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.backend import Peer
 from tests.support.lanes import RUN, Yard
-from tests.support.raw import request
+from tests.support.raw import Closed, request
 from tests.support.serving import until
 
 pytestmark = pytest.mark.anyio
@@ -39,6 +39,27 @@ async def test_a_client_without_an_address_is_nobody(yard: Yard) -> None:
         assert (await client.ask(request("/public/after"))).status == 200
     await yard.quiet()
     assert [line["path"] for line in yard.lines()] == ["/public/after"]
+
+
+@pytest.mark.parametrize("framing", [b"Transfer-Encoding: chunked", b"Content-Length: 10", b"X: y"])
+async def test_a_client_of_http_1_0_sees_that_its_answer_was_cut(framing: bytes, yard: Yard) -> None:
+    """It knows no chunks, so the connection's end is the answer's: an ordinary one would make it whole."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n3\r\nabc\r\n" % framing)
+        await sent.wait()
+        await peer.reset()
+
+    sent = asyncio.Event()
+    yard.plays(script)
+    async with yard.connect(RUN) as client:
+        await client.send(b"GET /public HTTP/1.0\r\nHost: gateway.test\r\n\r\n")
+        await client.until(b"abc")
+        sent.set()
+        with pytest.raises(Closed) as closed:
+            await client.until(b"whatever else")
+    assert closed.value.reset
 
 
 async def test_nothing_is_begun_for_a_client_that_turned_out_to_be_gone(yard: Yard) -> None:
