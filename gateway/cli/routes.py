@@ -16,6 +16,8 @@ from gateway.cli.wording import audience_json, methods_json, place, requests, ru
 if TYPE_CHECKING:
     from gateway.policy.access import Requests, Row, Table
 
+MOST_BYTES = 1 << 20
+"""Of a list of what may be public; ten thousand lines fit."""
 _METHODS = "[A-Z-]+(?:, ?[A-Z-]+)*"
 _LISTED = re.compile(
     rf"(?:(?P<methods>{_METHODS}) )?(?P<path>/.*?)(?P<any>, any method(?: but (?P<but>{_METHODS}))?)?"
@@ -83,8 +85,12 @@ def routes(config: Path, public: bool, listed: Path | None, output: str) -> int:
 
 def _read(file: Path) -> list[Requests]:
     """Raises OSError and ClickException, both of which name the file."""
+    with file.open("rb") as stream:
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise click.ClickException(printable(f"{file}: is larger than 1 MiB"))
     try:
-        text = file.read_text("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise click.ClickException(printable(f"{file}: is not text in UTF-8")) from None
     found = []

@@ -216,6 +216,7 @@ class TestTwoFiles:
             "admin": False,
             "roles": [],
             "users": ["ann@x.test"],
+            "scopes": [],
             "networks": ["10.0.0.0/8"],
             "from": None,
             "until": None,
@@ -267,6 +268,33 @@ class TestARevision:
         git("commit", "-q", "-a", "-m", "backend")
         (repository / ".env").write_text("BACKEND=http://127.0.0.1:9000\n")
         assert gateway("diff", "HEAD~1:gateway.yaml", "HEAD:gateway.yaml").out.startswith("nothing changes")
+
+    def test_takes_the_included_files_of_the_same_revision(self, gateway: Command, repository: Path) -> None:
+        (repository / "rules" / "more").mkdir(parents=True)
+        write(repository, "include: rules/staff.yaml\n" + RULES)
+        (repository / "rules" / "staff.yaml").write_text("include: more/chiefs.yaml\nroutes: []\n")
+        chiefs = repository / "rules" / "more" / "chiefs.yaml"
+        chiefs.write_text("routes: [{path: /chiefs/**, allow: nobody}]\n")
+        git("add", ".")
+        git("commit", "-q", "-m", "more files")
+        assert gateway("diff", "HEAD:gateway.yaml").out.startswith("nothing changes")
+        chiefs.write_text("routes: [{path: /chiefs/**, allow: admin}]\n")
+        (row,) = rows(gateway("diff", "HEAD:gateway.yaml").out)
+        assert row == [
+            "widened", "/chiefs/**, any method, any host", "nobody → admin",
+            "HEAD:rules/more/chiefs.yaml:1 → rules/more/chiefs.yaml:1",
+        ]  # fmt: skip
+        (row,) = rows(gateway("diff", "HEAD:gateway.yaml", "HEAD~1:gateway.yaml").out)
+        assert row[:3] == ["widened", "/chiefs/**, any method, any host", "nobody → authenticated"]
+
+    def test_an_include_that_leaves_the_repository_is_not_followed(
+        self, gateway: Command, repository: Path
+    ) -> None:
+        write(repository, "include: ../outside.yaml\n" + RULES)
+        git("commit", "-q", "-a", "-m", "outside")
+        result = gateway("diff", "HEAD:gateway.yaml")
+        assert (result.code, result.out) == (1, "")
+        assert "outside.yaml" in result.err
 
     def test_through_a_symbolic_link(self, gateway: Command, repository: Path) -> None:
         (repository / "link.yaml").symlink_to("gateway.yaml")

@@ -132,13 +132,15 @@ def test_a_line_that_is_none_has_its_place(gateway: Command, rules: Path, line: 
     assert result.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
-def test_a_list_that_can_not_be_read(gateway: Command, rules: Path, content: bytes | None) -> None:
-    if content is not None:
-        (rules / "public.txt").write_bytes(content)
-    result = gateway("routes", "--allow-public", "public.txt")
+@pytest.mark.parametrize("name", ["gone", "binary", "folder", "large", "/dev/zero"])
+def test_a_list_that_can_not_be_read(gateway: Command, rules: Path, name: str) -> None:
+    (rules / "folder").mkdir()
+    (rules / "binary").write_bytes(b"\xff\xfe\x00")
+    (rules / "large").write_bytes(b"/x\n" * (17 << 20))
+    result = gateway("routes", "--allow-public", name)
     assert (result.code, result.out) == (1, "")
-    assert result.err.startswith("Error: public.txt: ")
+    assert result.err.startswith(f"Error: {name}: ")
+    assert result.err.count("\n") == 1
 
 
 def test_a_file_with_mistakes(gateway: Command, rules: Path) -> None:
