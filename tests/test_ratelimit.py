@@ -364,6 +364,17 @@ def test_a_large_limit_takes_no_more_memory_than_a_small_one(amount: int) -> Non
     assert len(memory) == 2  # neither pushed the other out
 
 
+@pytest.mark.anyio
+async def test_hits_that_are_taken_back_need_no_memory(clock: Watch) -> None:
+    limiter = RateLimiter(clock=clock, max_entries=40)
+    assert await hits(limiter, 6, LOGIN, "carl") == [True] * 5 + [False]
+    await hits(limiter, 3, LOGIN, "ada")
+    for _ in range(100):
+        await limiter.hit(LOGIN, "ada")
+        await limiter.forgive(LOGIN, "ada")
+    assert await hits(limiter, 1, LOGIN, "carl") == [False], "nobody had to make room"
+
+
 def test_the_rules_do_not_share_their_memory() -> None:
     memory, login = Memory(max_entries=40), Rule(2, 60, "login")
     assert [memory.hit(login, ("ada",), 0.0).allowed for _ in range(3)] == [True, True, False]

@@ -76,6 +76,7 @@ async def test_the_clean_up_takes_what_is_forgotten_and_a_deletion_the_rest(
     await world.log_in()
     clock.advance(NETWORK_KNOWN_S + 1)
     await world.log_in(client=ELSEWHERE)
+    clock.advance(NETWORK_KNOWN_S)
     await Feed(world.database, world.cutoffs.apply).prune()
     assert await rows(world) == 1
     assert await is_known(world, ELSEWHERE.address)

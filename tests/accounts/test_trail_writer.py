@@ -107,6 +107,16 @@ async def test_what_waits_is_bounded(
     assert writer.dropped == 5 * BURST - (BURST + 10)
 
 
+async def test_a_clock_that_is_set_back_takes_nothing_away(
+    world: World, writer: TrailWriter, clock: Clock
+) -> None:
+    writer.put(*failures(world, 1))
+    clock.advance(-5000)
+    for recorded in failures(world, BURST - 1):
+        writer.put(recorded)
+    assert writer.dropped == 0
+
+
 async def test_a_clock_that_is_set_back_brings_nothing_extra(
     world: World, writer: TrailWriter, clock: Clock
 ) -> None:

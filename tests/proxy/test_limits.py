@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.errors import TooManyRequests
+from gateway.errors import TooManyRequests, Unavailable
 from gateway.policy.decide import Decision, claims_of
 from gateway.policy.model import Route
 from gateway.proxy.limits import RouteLimits, by_address, by_user
@@ -17,6 +17,7 @@ RULES = """
     routes:
       - {path: /a/**, allow: public, rate_limit: {per_address: 2/minute}}
       - {path: /a/b, allow: authenticated, rate_limit: {per_user: 2/minute}}
+      - {path: /open, allow: public, rate_limit: {per_address: 2/minute, on_error: allow}}
       - {path: /a/b/c, allow: authenticated, rate_limit: {per_user: 1/minute, per_address: 3/minute}}
 """
 ADDRESS = ip_address("2001:db8::1")
@@ -67,3 +68,17 @@ def test_where_it_has_to_be_awaited_nothing_is_counted_at_once() -> None:
     limits = RouteLimits(RateLimiter("redis://127.0.0.1:1"))
     assert not limits.count(by_address(limited(b"/a/x"), None))
     assert limits.count([])
+
+
+@pytest.mark.anyio
+async def test_without_redis_each_route_does_what_it_says() -> None:
+    limiter = RateLimiter("redis://127.0.0.1:1")
+    limits = RouteLimits(limiter)
+    with pytest.raises(Unavailable):
+        await limits.wait_for(by_address(limited(b"/a/x"), None))
+    for _ in range(2):
+        await limits.wait_for(by_address(limited(b"/open"), None))
+    with pytest.raises(TooManyRequests):
+        await limits.wait_for(by_address(limited(b"/open"), None))
+    assert limiter.failures == {("route-address", "refused"): 1, ("route-address", "counted"): 3}
+    await limiter.close()

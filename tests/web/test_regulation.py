@@ -147,6 +147,14 @@ class TestTelling:
             ("per_account_daily", guarded.user.id, USER, told[1].address),
         ]
 
+    async def test_each_account_and_network_is_told(self, guarded: World) -> None:
+        for email in (USER, ADMIN):
+            for address in (HOME, IPv4Address("192.0.2.77")):
+                for _ in range(7):
+                    await attempt(guarded, address, email)
+        told = [event for event in guarded.events if isinstance(event, LoginLimited)]
+        assert len({(event.email, event.address) for event in told if event.limit == "per_account"}) == 4
+
     async def test_an_unknown_name_is_told_without_an_account(self, guarded: World) -> None:
         await statuses(guarded, DAILY + 5, "nobody@example.com")
         (told,) = guarded.named("LoginLimited")
