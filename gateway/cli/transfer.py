@@ -50,6 +50,8 @@ def import_(file: Path, kind: str | None, existing: str, dry_run: bool, config: 
       gateway users import people.csv --dry-run
       gateway users import people.json --existing skip
     """
+    if not file.is_file():
+        raise click.UsageError("FILE is read twice, so it can't be a pipe; write it to a file first.")
     kind = kind or _kind(file)
     _refuse([(each.line, each.sentence) for each in _mistakes(file, kind)], file)
     done = with_accounts(config, lambda accounts: _add(accounts, file, kind, existing == "skip", dry_run))

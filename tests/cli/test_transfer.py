@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,12 @@ class TestImport:
         result = gateway("users", "import", what)
         assert result.code == 2
         assert "Traceback" not in result.err
+
+    def test_a_pipe_is_refused_and_holds_nobody(self, accounts: Path, gateway: Command) -> None:
+        os.mkfifo(accounts / "people.csv")
+        result = gateway("users", "import", "people.csv")
+        assert result.code == 2
+        assert "FILE is read twice, so it can't be a pipe" in result.err
 
 
 class TestCsv:
