@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from math import inf
 from pathlib import Path
@@ -21,7 +22,9 @@ from gateway.accounts.feed import POLL_S, Feed
 from gateway.accounts.listen import Listener
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.presence import Presence
-from gateway.accounts.service import Accounts, SessionRules
+from gateway.accounts.service import Accounts, SessionRules, TokenRules
+from gateway.accounts.token_keeper import TokenKeeper
+from gateway.accounts.token_lookup import TokenLookup
 from gateway.accounts.trail_writer import TrailWriter
 from gateway.config.restart import restart_needed, without_rules
 from gateway.config.schema import AccessToken, Config, Rate, RefreshToken, Sessions, Upstream, UpstreamUrl
@@ -32,9 +35,11 @@ from gateway.http.identity_headers import HeaderSieve, identity_lines
 from gateway.identity.keyfolder import KeyFolder
 from gateway.identity.keyset import KeySet
 from gateway.identity.keywatch import KeyWatch
+from gateway.identity.known_tokens import KnownTokens
 from gateway.identity.principal import Principal
-from gateway.identity.revocation import Cutoffs
+from gateway.identity.revocation import Cut, Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
+from gateway.policy import reach
 from gateway.policy.compile import cors as compile_cors
 from gateway.policy.model import Policy
 from gateway.proxy.asgi import ProxyApp
@@ -204,13 +209,19 @@ def build(
     metrics, health = Metrics(version=version("auth-gateway")), Health()
     log = DecisionLog(outlet.write, clock=now)
     cutoffs = Cutoffs()
+    known = KnownTokens(cutoffs, clock=now)
+
+    def cut_off(cut: Cut) -> None:
+        cutoffs.apply(cut)
+        known.apply(cut)
+
     access, refresh = _tokens(config, now)
     keys = _key_watch(config, access, health, now)
     clients = ClientAddresses(_trusted(config))
     pools = Pools(_settings(config))
     limiter = _limiter(config, now)
     database = Database(config.accounts.database.get_secret_value(), clock=clock)
-    feed = _feed(database, cutoffs, config, stopwatch)
+    feed = _feed(database, cutoffs, cut_off, config, stopwatch)
     writer = TrailWriter(database)
     audit = AuditTrail([to_log(outlet.write_at_once), metrics.count], keep=writer.put, clock=now)
     passwords = Passwords(cost=config.accounts.bcrypt_cost)
@@ -228,13 +239,18 @@ def build(
         ),
         access_life=config.tokens.access.ttl + config.tokens.leeway,
         password_min_length=config.accounts.password.min_length,
-        on_cut=cutoffs.apply,
+        token_rules=_token_rules(config),
+        on_cut=cut_off,
         audit=audit,
     )
+    keeper = TokenKeeper(accounts.api_tokens, known, hears=lambda: feed.healthy, clock=now)
+    lookup = TokenLookup(accounts.api_tokens.read, known)
     gate = Gate(
         _rules(config, policy, pools.by_name),
         access=access,
         cutoffs=cutoffs,
+        api_tokens=known,
+        learn=lookup.learn,
         clients=clients,
         limits=RouteLimits(limiter),
         body_limit=config.server.limits.body,
@@ -270,9 +286,12 @@ def build(
         outlet,
         writer,
         now,
+        keeper,
+        lookup,
     )
     _watch(metrics, pools, cutoffs, feed, health, outlet, writer, limiter)
     metrics.watch_replicas(lambda: upkeep.replicas)
+    metrics.watch_api_tokens(known)
     own = Observer(auth, begin=lambda scope: gate.begin(_head(scope)), on_done=finish)
     body_idle = config.server.timeouts.body_idle
     proxy = ProxyApp(gate, on_done=finish, body_idle=body_idle)
@@ -307,12 +326,19 @@ def rehearse(
         _rules(config, policy, pools),
         access=_Introduced(principal),
         cutoffs=Cutoffs(),
+        api_tokens=KnownTokens(Cutoffs()),
+        learn=_nothing_to_learn,
         clients=ClientAddresses(_trusted(config)),
         limits=RouteLimits(RateLimiter(clock=lambda: now)),
         body_limit=config.server.limits.body,
         clock=lambda: now,
     )
     return gate.judge(head)
+
+
+async def _nothing_to_learn(_: bytes) -> None:
+    """Who is introduced needs no API token."""
+    raise Unavailable
 
 
 class _Introduced(AccessTokens):
@@ -378,12 +404,14 @@ class Upkeep:
         outlet: Outlet,
         writer: TrailWriter,
         clock: Clock,
+        keeper: TokenKeeper,
+        lookup: TokenLookup,
     ) -> None:
         self._database, self._feed, self._sessions = database, feed, sessions
         self._passwords, self._limiter, self._pools = passwords, limiter, pools
         self._cutoffs, self._keys, self._health = cutoffs, keys, health
         self._outlet, self._clock = outlet, clock
-        self._writer = writer
+        self._writer, self._keeper, self._lookup = writer, keeper, lookup
         self._presence = Presence(database)
         self._warned = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -399,7 +427,7 @@ class Upkeep:
             raise CannotStart(f"the database can't be used: {why}") from error
         self._pools.start()
         self._writer.start()
-        running = [self._feed.run(), self._presence.run(), self._run()]
+        running = [self._feed.run(), self._presence.run(), self._run(), self._keeper.run()]
         if not self._database.is_sqlite:
             running.append(Listener(self._database, self._feed.catch_up).run())
         if self._keys is not None:
@@ -411,6 +439,9 @@ class Upkeep:
         self._pools.close()
         await self._limiter.close()
         await self._passwords.close()
+        await self._lookup.close()
+        with suppress(GatewayError):
+            await self._keeper.note_used()
         await self._writer.close()
         await self._presence.leave()
         await self._database.close()
@@ -533,7 +564,9 @@ def _tokens(config: Config, clock: Clock) -> tuple[AccessTokens, RefreshTokens]:
     return access, refresh
 
 
-def _feed(database: Database, cutoffs: Cutoffs, config: Config, stopwatch: Clock) -> Feed:
+def _feed(
+    database: Database, cutoffs: Cutoffs, apply: Callable[[Cut], None], config: Config, stopwatch: Clock
+) -> Feed:
     """With `on_stale: deny`, nobody is believed beyond what was read."""
 
     def read(begun: float) -> None:
@@ -543,7 +576,7 @@ def _feed(database: Database, cutoffs: Cutoffs, config: Config, stopwatch: Clock
     read(-inf)
     return Feed(
         database,
-        cutoffs.apply,
+        apply,
         on_read=read,
         stopwatch=stopwatch,
         audit_retention=config.audit.retention,
@@ -575,6 +608,16 @@ def _key_watch(config: Config, access: AccessTokens, health: Health, clock: Cloc
         adopt=lambda keys: access.adopt(secrets.with_keys(keys)),
         tell=tell,
         clock=clock,
+    )
+
+
+def _token_rules(config: Config) -> TokenRules:
+    tokens = config.api_tokens
+    return TokenRules(
+        own_scopes=frozenset(tokens.own_scopes),
+        max_ttl=tokens.max_ttl,
+        per_user=tokens.per_user,
+        mistake=reach.mistake,
     )
 
 

@@ -20,7 +20,8 @@
     ├── RequestTimeout             408  request_timeout        the head or the body came too slowly
     ├── Conflict                   409  conflict
     │   ├── EmailTaken             409  email_taken
-    │   └── LastAdmin              409  last_admin
+    │   ├── LastAdmin              409  last_admin
+    │   └── TooManyTokens          409  too_many_tokens        API tokens of one account
     ├── BodyTooLarge               413  body_too_large
     ├── TargetTooLong              414  target_too_long
     ├── UnsupportedMediaType       415  unsupported_media_type
@@ -175,6 +176,11 @@ class EmailTaken(Conflict):
 class LastAdmin(Conflict):
     code, title = "last_admin", "Last admin"
     sentence = "This is the last admin who can log in; make another one first."
+
+
+class TooManyTokens(Conflict):
+    code, title = "too_many_tokens", "Too many API tokens"
+    sentence = "This account has as many API tokens as it may have; revoke one first."
 
 
 class BodyTooLarge(GatewayError):

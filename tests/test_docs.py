@@ -328,6 +328,7 @@ def busy_metrics() -> Metrics:
     metrics.watch_cutoffs((), float)
     metrics.watch_replicas(int)
     metrics.watch_limits({("login-account", "refused"): 1})
+    metrics.watch_api_tokens(())
     metrics.watch_ready(lambda: True)
     metrics.watch_certificate(lambda: 0.0)
     metrics.reloaded("applied")

@@ -22,6 +22,7 @@ from sqlalchemy import Connection
 from gateway.accounts import trail
 from gateway.accounts.database import Database
 from gateway.accounts.store import Store
+from gateway.accounts.token_store import TokenStore
 from gateway.errors import GatewayError
 from gateway.identity.revocation import Cut
 from gateway.telemetry.audit import Event, Recorded
@@ -38,6 +39,7 @@ class Ledger:
     def __init__(self, connection: Connection, *, now: float, access_life: float) -> None:
         self._connection = connection
         self.store = Store(connection)
+        self.tokens = TokenStore(connection)
         self.now = now
         self.oldest_token = now - access_life
         """Sessions that expired before this have no living access token."""
@@ -52,6 +54,10 @@ class Ledger:
     def cut_user(self, user_id: str, version: int) -> None:
         """The user's access tokens with a smaller `ver` are dead."""
         self._cut(Cut("user", user_id, version, self._until))
+
+    def cut_token(self, token_id: str) -> None:
+        """The API token is dead."""
+        self._cut(Cut("token", token_id, 0, self._until))
 
     def _cut(self, cut: Cut) -> None:
         self.store.add_cut(cut, now=self.now)

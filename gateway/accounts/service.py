@@ -5,6 +5,7 @@
     users      what admins do to accounts
     regulation what limits on logins have to know, and clearing them
     transfer   many accounts in and out, with their hashes
+    api_tokens credentials for programs
     trail      what happened to all of them
 
 Each family has a file of its own, with the rules that hold inside its transactions
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.accounts.api_tokens import ApiTokens, TokenRules
 from gateway.accounts.database import Database
 from gateway.accounts.emails import canonical_email
 from gateway.accounts.ledger import Ledgers
@@ -28,19 +30,32 @@ from gateway.accounts.sessions import Sessions
 from gateway.accounts.trail import Trail
 from gateway.accounts.transfer import Transfer
 from gateway.accounts.users import Users
-from gateway.accounts.values import Changes, Client, LoggedIn, OpenSession, Page, Tokens, User
+from gateway.accounts.values import (
+    ApiToken,
+    Changes,
+    Client,
+    LoggedIn,
+    NewToken,
+    OpenSession,
+    Page,
+    Tokens,
+    User,
+)
 from gateway.identity.revocation import Cut
 from gateway.identity.tokens import AccessTokens, RefreshTokens
 from gateway.telemetry.audit import AuditTrail
 
 __all__ = [
     "Accounts",
+    "ApiToken",
     "Changes",
     "Client",
     "LoggedIn",
+    "NewToken",
     "OpenSession",
     "Page",
     "SessionRules",
+    "TokenRules",
     "Tokens",
     "User",
     "canonical_email",
@@ -67,6 +82,7 @@ class Accounts:
         on_cut: Callable[[Cut], None],
         audit: AuditTrail,
         password_min_length: int = 10,
+        token_rules: TokenRules | None = None,
     ) -> None:
         ledgers = Ledgers(database, access_life=access_life, on_cut=on_cut, publish=audit.publish)
         rules = PasswordRules(min_length=password_min_length)
@@ -83,3 +99,4 @@ class Accounts:
         self.regulation = Regulation(ledgers)
         self.transfer = Transfer(ledgers)
         self.trail = Trail(database)
+        self.api_tokens = ApiTokens(ledgers, database, token_rules or TokenRules())

@@ -29,6 +29,8 @@ from gateway.accounts.tables import cutoffs, known_networks, sessions, users
 from gateway.accounts.values import NOBODYS, Client, OpenSession, Standing, User
 from gateway.identity.revocation import Cut
 
+NO_PASSWORD: Final = ""
+"""The stored hash of a service account: no password has it."""
 USER_AGENT_LENGTH: Final = 200
 ADDRESS_LENGTH: Final = 64
 NETWORK_KNOWN_S: Final = 30 * 86_400.0
@@ -95,19 +97,20 @@ class Store:
         query = select(users).where(condition)
         # SQLite has no FOR UPDATE and needs none: BEGIN IMMEDIATE locks the whole file.
         row = self._connection.execute(query.with_for_update() if lock else query).one_or_none()
-        return None if row is None else Account(_user(row), row.password_hash)
+        return None if row is None else Account(user_of(row), row.password_hash)
 
     def list_users(self, *, query: str, limit: int, after: str) -> list[User]:
         """Users with `query` (folded) in their address and an id beyond `after`, in the order of ids."""
         chosen = select(users).where(users.c.id > after).order_by(users.c.id).limit(limit)
         if query:
             chosen = chosen.where(users.c.email.contains(query, autoescape=True))
-        return [_user(row) for row in self._connection.execute(chosen)]
+        return [user_of(row) for row in self._connection.execute(chosen)]
 
     def add_user(
         self, *, email: str, password_hash: str, is_admin: bool, roles: tuple[str, ...], now: float
     ) -> User:
-        user = User(new_id(now), email, is_admin, roles, False, now, version=1)
+        service = password_hash == NO_PASSWORD
+        user = User(new_id(now), email, is_admin, roles, False, now, version=1, service=service)
         self._connection.execute(
             insert(users).values(**_columns(user), password_hash=password_hash, updated_at=now)
         )
@@ -139,7 +142,7 @@ class Store:
     def list_accounts(self, *, limit: int, after: str) -> list[Account]:
         """Like `list_users`, with their hashes."""
         chosen = select(users).where(users.c.id > after).order_by(users.c.id).limit(limit)
-        return [Account(_user(row), row.password_hash) for row in self._connection.execute(chosen)]
+        return [Account(user_of(row), row.password_hash) for row in self._connection.execute(chosen)]
 
     def save_user(self, user: User, *, now: float) -> None:
         self._connection.execute(
@@ -166,7 +169,12 @@ class Store:
 
     def other_admin_exists(self, user_id: str) -> bool:
         """Whether someone else is an admin who can log in."""
-        others = exists().where(users.c.is_admin, ~users.c.disabled, users.c.id != user_id)
+        others = exists().where(
+            users.c.is_admin,
+            ~users.c.disabled,
+            users.c.id != user_id,
+            users.c.password_hash != NO_PASSWORD,
+        )
         return bool(self._connection.execute(select(others)).scalar_one())
 
     # what limits on logins have to know
@@ -344,7 +352,8 @@ class Store:
         return sum(self._connection.execute(deletion).rowcount for deletion in deletions)
 
 
-def _user(row: Row[Any]) -> User:
+def user_of(row: Row[Any]) -> User:
+    """The user in a row of users, whatever else is in it."""
     return User(
         id=row.id,
         email=row.email,
@@ -353,11 +362,12 @@ def _user(row: Row[Any]) -> User:
         disabled=row.disabled,
         created_at=row.created_at,
         version=row.version,
+        service=row.password_hash == NO_PASSWORD,
     )
 
 
 def _columns(user: User) -> dict[str, Any]:
-    columns = {name: getattr(user, name) for name in User.__slots__}
+    columns = {name: getattr(user, name) for name in User.__slots__ if name != "service"}
     return columns | {"roles": json.dumps(user.roles)}
 
 

@@ -102,7 +102,7 @@ api_tokens = Table(
     # SHA-256 of the whole token, in hex. It has 256 random bits, so there is nothing to stretch.
     Column("digest", String(64), nullable=False, unique=True),
     Column("scopes", Text, nullable=False),  # a JSON array of sorted names
-    Column("limits", Text, nullable=False),  # a JSON array of paths and methods; empty for no limit
+    Column("limits", Text, nullable=False),  # a JSON object: methods and paths, each a list or null
     Column("created_at", Double, nullable=False),
     Column("created_by", Text, nullable=False),  # a user's id, or the command line
     Column("expires_at", BigInteger),

@@ -8,7 +8,8 @@ takes away trust in the *logins* (a password set by an admin, disabling, deletin
 ends the sessions too.
 
 There is always an admin who can log in: whoever would remove, demote or disable
-the last one is refused. `lock_admins` lets one such decision happen at a time.
+the last one is refused. A service account, which has no password, never counts as one.
+`lock_admins` lets one such decision happen at a time.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gateway.accounts.pages import check_page, page_of
 from gateway.accounts.password_rules import PasswordRules, refuse_password_like_email
 from gateway.accounts.passwords import Passwords
 from gateway.accounts.rotation import NO_USER
+from gateway.accounts.store import NO_PASSWORD
 from gateway.accounts.values import Changes, Page, User
 from gateway.errors import InvalidField, LastAdmin, NotFound
 from gateway.telemetry.audit import PasswordChanged, UserCreated, UserDeleted, UserUpdated
@@ -56,16 +58,18 @@ class Users:
     async def create(
         self,
         email: str,
-        password: str,
+        password: str | None,
         *,
         is_admin: bool = False,
         roles: tuple[str, ...] = (),
         actor: str | None = None,
     ) -> User:
-        """Raises InvalidField, EmailTaken."""
+        """Without a password it is a service account. Raises InvalidField, EmailTaken."""
         email, roles = canonical_email(email), checked_roles(roles)
-        self._rules.refuse_unfit(password, email)
-        password_hash = await self._passwords.hash(password)
+        password_hash = NO_PASSWORD
+        if password is not None:
+            self._rules.refuse_unfit(password, email)
+            password_hash = await self._passwords.hash(password)
         return await self._ledgers.write(
             lambda ledger: create(
                 ledger, email=email, password_hash=password_hash, is_admin=is_admin, roles=roles, actor=actor
@@ -192,14 +196,19 @@ def _changed(user: User, wanted: Changes) -> User:
         is_admin=user.is_admin if wanted.is_admin is None else wanted.is_admin,
         roles=user.roles if wanted.roles is None else wanted.roles,
         disabled=user.disabled if wanted.disabled is None else wanted.disabled,
+        service=user.service and wanted.password is None,
     )
 
 
 def _keep_an_admin(ledger: Ledger, before: User, after: User | None) -> None:
-    stays = after is not None and after.is_admin and not after.disabled
-    leaves = before.is_admin and not before.disabled and not stays
-    if leaves and not ledger.store.other_admin_exists(before.id):
+    stays = after is not None and _can_manage(after)
+    if _can_manage(before) and not stays and not ledger.store.other_admin_exists(before.id):
         raise LastAdmin
+
+
+def _can_manage(user: User) -> bool:
+    """An admin who can log in."""
+    return user.is_admin and not user.disabled and not user.service
 
 
 def _note_update(ledger: Ledger, before: User, after: User, *, new_password: bool, actor: str | None) -> None:

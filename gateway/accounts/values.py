@@ -36,6 +36,8 @@ class User:
     """Unix seconds, by the database's clock."""
     version: int
     """Raised by every change that must be felt at once; access tokens with a smaller one are dead."""
+    service: bool = False
+    """Has no password: for programs, which come with API tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,48 @@ class LoggedIn:
     """JWT for `refresh`, once."""
     user: User
     """Who logged in."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """An API token to be made."""
+
+    name: str
+    """What it is for, in its maker's words."""
+    scopes: tuple[str, ...] = ()
+    """What rules may ask for."""
+    methods: tuple[str, ...] | None = None
+    """Methods it is good for; None for all."""
+    paths: tuple[str, ...] | None = None
+    """Paths it is good for, as patterns of routes; None for all."""
+    expires_at: float | None = None
+    """Unix seconds; None for as long as is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """An API token, without its text."""
+
+    id: str
+    """UUIDv7 text."""
+    user_id: str
+    """Whom it stands for."""
+    name: str
+    """What it is for."""
+    scopes: tuple[str, ...]
+    """Sorted."""
+    methods: tuple[str, ...] | None
+    """Methods it is good for; None for all."""
+    paths: tuple[str, ...] | None
+    """Paths it is good for; None for all."""
+    created_at: float
+    """Unix seconds, by the database's clock."""
+    created_by: str
+    """A user's id, or `cli:NAME`."""
+    expires_at: int | None
+    """Unix seconds; None for never."""
+    last_used_at: float | None
+    """Unix seconds, to about a minute; None if it was not used yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,9 +111,10 @@ def sqlite_file(url: str) -> Path:
 @asynccontextmanager
 async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts]:
     from gateway.accounts.passwords import Passwords
-    from gateway.accounts.service import Accounts, SessionRules
+    from gateway.accounts.service import Accounts, SessionRules, TokenRules
     from gateway.identity.keyset import KeySet
     from gateway.identity.tokens import AccessTokens, RefreshTokens
+    from gateway.policy.reach import mistake
     from gateway.telemetry.audit import AuditTrail, to_log
 
     tokens = loaded.tokens
@@ -135,6 +136,11 @@ async def accounts(loaded: Config, database: Database) -> AsyncIterator[Accounts
             ),
             access_life=tokens.access.ttl + tokens.leeway,
             password_min_length=loaded.accounts.password.min_length,
+            token_rules=TokenRules(
+                max_ttl=loaded.api_tokens.max_ttl,
+                per_user=loaded.api_tokens.per_user,
+                mistake=mistake,
+            ),
             on_cut=lambda cut: None,  # a running gateway learns of it from the database
             audit=AuditTrail([to_log(write_audit_line)]),
         )

@@ -17,6 +17,7 @@ WORDS = {
     "replay": "Show what the rules would have said to the requests of a log.",
     "users": "List, add and change accounts.",
     "sessions": "List and end sessions: logins that are not over.",
+    "tokens": "List, add and revoke API tokens.",
     "audit": "Show who did what to whom.",
     "keys": "List, make, rotate and retire the keys that sign access tokens.",
     "db": "Upgrade or check the database.",

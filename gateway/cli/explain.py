@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,8 @@ _UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")
 @click.argument("url")
 @click.option(
     "--as", "callers", multiple=True, required=True, metavar="WHO",
-    help="anonymous, user, admin, role:NAME or an e-mail address; given several times, all of it together.",
+    help="anonymous, user, admin, role:NAME, scope:NAME (comes with an API token) or an e-mail address; "
+    "given several times, all of it together.",
 )  # fmt: skip
 @click.option("--host", help="The Host header; else that of the URL, or of server.public_url.")
 @click.option("--from", "address", default=SOMEWHERE, show_default=True, help="The client's address.")
@@ -205,24 +206,27 @@ class _Request:
 
 
 def _caller(words: tuple[str, ...]) -> Principal | None:
-    from gateway.identity.principal import Principal
+    from gateway.identity.principal import LOGIN, Principal
     from gateway.policy.compile import canonical_email
 
     if words == ("anonymous",):
         return None
-    roles, email, admin = set[str](), "", False
+    roles, scopes, email, admin = set[str](), set[str](), "", False
     for word in words:
         if word.startswith("role:") and _ROLE.fullmatch(word[5:]):
             roles.add(word[5:])
+        elif word.startswith("scope:") and _ROLE.fullmatch(word[6:]) and word[6:] != LOGIN:
+            scopes.add(word[6:])
         elif word == "admin":
             admin = True
         elif "@" in word.strip("@") and not email:
             email = canonical_email(word)
         elif word != "user":
-            sentence = f"--as {printable(word)}: anonymous, user, admin, role:NAME or one e-mail address"
-            raise click.UsageError(sentence)
+            known = "anonymous, user, admin, role:NAME, scope:NAME or one e-mail address"
+            raise click.UsageError(f"--as {printable(word)}: {known}")
     email = email or ("admin@example.com" if admin else "user@example.com")
-    return Principal("the-callers-id", email, admin, tuple(sorted(roles)), "", 0, 0)
+    caller = Principal("the-callers-id", email, admin, tuple(sorted(roles)), "", 0, 0)
+    return replace(caller, scopes=tuple(sorted(scopes)), token=caller.id) if scopes else caller
 
 
 def _address(text: str) -> Address:
@@ -291,6 +295,7 @@ def _named(principal: Principal | None) -> str:
     if principal is None:
         return "anonymous"
     kinds = [*(["admin"] if principal.is_admin else []), *(f"role {role}" for role in principal.roles)]
+    kinds += [f"scope {scope}" for scope in principal.scopes] if principal.token is not None else []
     return f"{principal.email} ({', '.join(kinds)})" if kinds else principal.email
 
 

@@ -46,11 +46,18 @@ def users() -> None:
 @user_argument
 @click.option("--admin", is_flag=True, help="May pass `allow: admin`, and manage accounts.")
 @click.option("--role", "roles", multiple=True, metavar="ROLE", help="A role; may be given several times.")
+@click.option("--service", is_flag=True, help="For a program: no password, only API tokens.")
 @password_stdin_option
 @config_option
 @format_option
 def add(
-    who: str, admin: bool, roles: tuple[str, ...], password_stdin: bool, config: Path, output: str
+    who: str,
+    admin: bool,
+    roles: tuple[str, ...],
+    service: bool,
+    password_stdin: bool,
+    config: Path,
+    output: str,
 ) -> None:
     """Add an account.
 
@@ -61,8 +68,11 @@ def add(
     Example:
       gateway users add ana@example.com --role analyst --role auditor
       pass show gateway/ana | gateway users add ana@example.com --password-stdin
+      gateway users add ci@example.com --service
     """
-    password = _new_password(from_stdin=password_stdin)
+    if service and password_stdin:
+        raise click.UsageError("--service and --password-stdin contradict each other.")
+    password = None if service else _new_password(from_stdin=password_stdin)
     made = with_accounts(
         config,
         lambda accounts: accounts.users.create(who, password, is_admin=admin, roles=roles, actor=actor()),
@@ -281,7 +291,8 @@ def _report(verb: str, user: User, output: str) -> None:
 
 
 def _row(user: User) -> tuple[str, str, str, str, str]:
-    state = ("disabled " if user.disabled else "") + ("admin" if user.is_admin else "user")
+    kind = ("service " if user.service else "") + ("admin" if user.is_admin else "user")
+    state = ("disabled " if user.disabled else "") + kind
     return (user.email, state, ",".join(user.roles), str(_as_json(user)["createdAt"]), user.id)
 
 

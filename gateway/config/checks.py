@@ -22,6 +22,7 @@ from .fields import UPSTREAM_NAME, UnsetSecret, is_filled, similar
 from .filled import Broken, Filled, Unset
 from .schema import (
     Accounts,
+    ApiTokens,
     Auth,
     Cors,
     Defaults,
@@ -87,6 +88,7 @@ class Parts:
     server: Server | None = None
     tokens: Tokens | None = None
     sessions: Sessions | None = None
+    api_tokens: ApiTokens | None = None
     accounts: Accounts | None = None
     rate_limits: RateLimits | None = None
     upstream: UpstreamUrl | None = None
@@ -109,6 +111,9 @@ def check(parts: Parts) -> Iterator[Finding]:
         yield from _lifetimes(parts.tokens)
     if parts.tokens is not None and parts.sessions is not None:
         yield from _idle(parts.sessions, parts.tokens)
+    if parts.api_tokens is not None and LOGIN in parts.api_tokens.own_scopes:
+        sentence = f"{LOGIN} is for those who log in; no API token can have it"
+        yield Finding(("api_tokens", "own_scopes"), sentence)
     if parts.accounts is not None:
         yield from _accounts(parts.accounts)
     if parts.rate_limits is not None:

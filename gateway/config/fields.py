@@ -417,6 +417,7 @@ QueueSize = Annotated[int, PlainValidator(whole(0, 1_000_000)), _bounded(0, 1_00
 Threshold = Annotated[int, PlainValidator(whole(1, 100)), _bounded(1, 100)]
 Failures = Annotated[int, PlainValidator(whole(0, 1000)), _bounded(0, 1000)]
 SessionCount = Annotated[int, PlainValidator(whole(0, 10_000)), _bounded(0, 10_000)]
+TokenCount = Annotated[int, PlainValidator(whole(0, 10_000)), _bounded(0, 10_000)]
 BcryptCost = Annotated[int, PlainValidator(whole(4, 18)), _bounded(4, 18)]
 PasswordLength = Annotated[int, PlainValidator(whole(8, 128)), _bounded(8, 128)]
 

@@ -239,6 +239,25 @@ class Sessions(Section):
     )
 
 
+class ApiTokens(Section):
+    """Credentials for programs, which people make for themselves and admins for anyone."""
+
+    own_scopes: Annotated[tuple[fields.Scope, ...], fields.filled_list] = setting(
+        (),
+        "Scopes that people may give to API tokens of their own; all others are an admin's to give. A rule "
+        "may ask for a scope and nothing else, so name only those that anybody with an account may have. "
+        "A variable may hold several between commas.",
+        ["reports:read"],
+    )
+    max_ttl: fields.Lifetime | None = setting(
+        None,
+        "How long an API token may last, those that exist too; left out: as long as its maker says, which "
+        "may be for ever.",
+        "90d",
+    )
+    per_user: fields.TokenCount = setting(50, "API tokens of one account that hold at once.")
+
+
 class Password(Section):
     """What a new password must be."""
 
@@ -714,6 +733,9 @@ class Config(Section):
     tokens: Tokens = required("The tokens that logins give out.")
     sessions: Sessions = setting(
         {}, "How long a login lasts, how many there may be, and how their ends become known."
+    )
+    api_tokens: ApiTokens = setting(
+        {}, "Credentials for programs, which people make for themselves and admins for anyone."
     )
     accounts: Accounts = setting({}, "The people who can log in.")
     audit: Audit = setting({}, "Who did what to whom: in the log, and in the database to be asked for later.")

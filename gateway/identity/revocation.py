@@ -1,4 +1,4 @@
-"""The table of cut-offs: which sessions, and which versions of which users, no longer hold.
+"""The table of cut-offs: which sessions and API tokens, and which versions of which users, no longer hold.
 
 An access token can't be taken back, so what has ended is remembered until the last
 token issued before could have expired on its own. A cut-off is a value, and
@@ -20,12 +20,12 @@ from gateway.identity.principal import Principal
 class Cut:
     """One cut-off."""
 
-    kind: Literal["session", "user"]
-    """A session that is over, or a user whose older tokens are."""
+    kind: Literal["session", "user", "token"]
+    """A session or an API token that is over, or a user whose older tokens are."""
     id: str
-    """The session's or the user's id."""
+    """The session's, the user's or the API token's id."""
     version: int
-    """Tokens with a smaller `ver` are dead. 0 for sessions."""
+    """Tokens with a smaller `ver` are dead. 0 for sessions and API tokens."""
     until: float
     """Unix seconds: when the last token concerned has expired, and this may be forgotten."""
 
@@ -35,7 +35,7 @@ class Cutoffs:
 
     def __init__(self) -> None:
         self._sessions: dict[str, float] = {}
-        """Session id -> until."""
+        """Id of a session or an API token -> until. Ids are random, so they share a table."""
         self._versions: dict[str, tuple[int, float]] = {}
         """User id -> (the smallest version that still holds, until)."""
         self.believed_until = inf
@@ -57,13 +57,13 @@ class Cutoffs:
         return raised is not None and principal.version < raised[0]
 
     def apply(self, cut: Cut) -> None:
-        if cut.kind == "session":
-            self.end_session(cut.id, until=cut.until)
-        else:
+        if cut.kind == "user":
             self.raise_version(cut.id, cut.version, until=cut.until)
+        else:
+            self.end_session(cut.id, until=cut.until)
 
     def end_session(self, session_id: str, *, until: float) -> None:
-        """Every token with this `sid` is dead."""
+        """Every token with this `sid` is dead, or the API token with this id."""
         known = self._sessions.get(session_id)
         if known is None or until > known:
             self._sessions[session_id] = until

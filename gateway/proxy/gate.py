@@ -2,7 +2,8 @@
 
 `judge` calls down and gets a value back each time. It never waits: tokens, cut-offs
 and rules are all in memory, and there is no database on this path. Only a limit that
-is counted in Redis makes it say Wait, to the one request that it is about.
+is counted in Redis, and an API token that this process has not met, make it say Wait,
+to the one request that it is about.
 
 Much of a judgement depends on the header lines alone, and a client that keeps its
 connection sends the same ones again and again. So what they say is worked out once
@@ -19,7 +20,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf, nan
@@ -33,6 +34,7 @@ from gateway.errors import (
     InvalidToken,
     MethodNotAllowed,
     NotImplementedHere,
+    Unavailable,
 )
 from gateway.http.client_address import Client, ClientAddresses
 from gateway.http.cors import Cors, CorsEdits, Lines, Page, read_page
@@ -41,12 +43,15 @@ from gateway.http.head import METHODS, REFUSED_METHODS, Head, Headers
 from gateway.http.header_edits import NO_EDITS, HeaderEdits
 from gateway.http.identity_headers import HeaderSieve, IdentityLines
 from gateway.http.websocket import WEBSOCKET, check_handshake, lone_bearer, read_upgrade, take_bearer
+from gateway.identity.api_tokens import digest_of
 from gateway.identity.credentials import find_bearer
+from gateway.identity.known_tokens import KnownTokens
 from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens
-from gateway.policy.decide import claims_of, settle
+from gateway.policy.decide import claims_of, settle, settle_out_of_reach
 from gateway.policy.model import Claims, Decision, Policy, Route, Verdict
+from gateway.policy.reach import reaches
 from gateway.proxy.limits import Hit, RouteLimits, by_address, by_user
 from gateway.proxy.upstream.pool import Pool
 from gateway.proxy.verdict import Forward, Judgement, Preflight, Refuse, Wait
@@ -94,6 +99,8 @@ class Gate:
         *,
         access: AccessTokens,
         cutoffs: Cutoffs,
+        api_tokens: KnownTokens,
+        learn: Callable[[bytes], Awaitable[None]],
         clients: ClientAddresses,
         limits: RouteLimits,
         body_limit: int,
@@ -103,6 +110,8 @@ class Gate:
         self._rules = rules
         self._access = access
         self._cutoffs = cutoffs
+        self._api_tokens = api_tokens
+        self._learn = learn
         self._clients = clients
         self._limits = limits
         self._body_limit = body_limit
@@ -116,7 +125,11 @@ class Gate:
     def judge(self, head: Head) -> Judgement:
         """Forward, Refuse with the reason, or Wait. Never raises for anything a client can send."""
         grant = head.granted
-        if grant is not None and grant.rules is self._rules and self._is_still(grant.principal, grant.token):
+        if (
+            grant is not None
+            and grant.rules is self._rules
+            and self._is_still(grant.principal, grant.token, grant.digest)
+        ):
             forward: Forward = grant.another()
             return forward
         return self._judge_anew(head)
@@ -139,17 +152,25 @@ class Gate:
         """The record of a request that the gateway answers itself, as `judge` would begin it."""
         return _begin(head, self._clients.of(head))
 
-    def authenticate(self, headers: Headers) -> Principal | None:
+    async def authenticate(self, headers: Headers) -> Principal | None:
         """The caller, or None without a credential.
 
-        Raises InvalidToken, DuplicateCredential, CutoffsStale.
+        Raises InvalidToken, DuplicateCredential, CutoffsStale; Unavailable for an API token that can't be
+        looked up.
         """
-        return self._principal(find_bearer(headers))
+        token = find_bearer(headers)
+        digest = digest_of(token)
+        for _ in range(_TRIES):
+            try:
+                return self._principal(token, digest)
+            except _UnknownToken:
+                await self._learn(digest or b"")
+        raise Unavailable(retry_after=1)
 
-    def _principal(self, token: bytes | None) -> Principal | None:
+    def _principal(self, token: bytes | None, digest: bytes | None) -> Principal | None:
         if token is None:
             return None
-        principal = self._access.verify(token)
+        principal = self._access.verify(token) if digest is None else self._find(digest)
         believed_until = self._cutoffs.believed_until
         if believed_until != inf and self._stopwatch() > believed_until:
             raise CutoffsStale(retry_after=1)
@@ -157,10 +178,17 @@ class Gate:
             raise InvalidToken
         return principal
 
-    def _is_still(self, principal: Principal | None, token: bytes | None) -> bool:
+    def _find(self, digest: bytes) -> Principal:
+        """Whom an API token stands for. Raises _UnknownToken if that has to be looked up."""
+        principal = self._api_tokens.find(digest)
+        if principal is None:
+            raise _UnknownToken
+        return principal
+
+    def _is_still(self, principal: Principal | None, token: bytes | None, digest: bytes | None) -> bool:
         try:
-            return self._principal(token) is principal
-        except (InvalidToken, CutoffsStale):
+            return self._principal(token, digest) is principal
+        except (InvalidToken, CutoffsStale, _UnknownToken):
             return False
 
     def _study(self, head: Head, client: Client) -> _Study:
@@ -197,19 +225,40 @@ class Gate:
                 )
         return self._decide(head, study, claims, decided)
 
-    def _decide(self, head: Head, study: _Study, claims: Claims, decided: Decided) -> _Judged:
-        principal = bad_token = None
+    def _decide(
+        self,
+        head: Head,
+        study: _Study,
+        claims: Claims,
+        decided: Decided,
+        away: Unavailable | None = None,
+    ) -> _Judged:
+        """`away`: why it can't be found out whom an API token stands for."""
+        principal: Principal | None = None
+        bad_token: InvalidToken | Unavailable | None = None
         try:
-            principal = self._principal(study.token)
+            principal = self._principal(study.token, study.digest)
         except (InvalidToken, CutoffsStale) as error:
             bad_token = error  # on a public route it counts as none
-        decision = settle(claims, principal, study.client.address, self._now(claims))
+        except _UnknownToken:
+            if away is None:
+                decided.route = claims.route.label
+                return self._look_up(head, study, claims, decided)
+            bad_token = away
+        if principal is None or _is_good_for(principal, head, claims.route):
+            decision = settle(claims, principal, study.client.address, self._now(claims))
+        else:
+            decision = settle_out_of_reach(claims, study.client.address, self._now(claims))
+            if decision.error is None:
+                principal = None
         if decision.error is not None:
             return _denied(decision, principal, bad_token, decided, _cors_lines(head, study))
         route = decision.route
         decided.route, decided.reason, decided.verdict = route.label, decision.reason._value_, "allow"
         if principal is not None:
             decided.user, decided.admin, decided.roles = principal.id, principal.is_admin, principal.roles
+            if principal.token is not None:
+                decided.credential, decided.scopes = principal.token, principal.scopes
         if decision.would is not None:
             decided.would = _would(decision.would, bad_token)
         if claims.limited:
@@ -225,6 +274,21 @@ class Gate:
         # Nothing else had a say: no limit, no time, no ids of a trusted proxy, no handshake, no bad token.
         lasting = not (claims.limited or claims.timed or study.client.trusted or study.asked or bad_token)
         return self._forward(head, study, principal, claims, decision, decided, lasting)
+
+    def _look_up(self, head: Head, study: _Study, claims: Claims, decided: Decided) -> Wait:
+        async def judgement() -> Forward | Refuse:
+            away = None
+            try:
+                await self._learn(study.digest or b"")
+            except Unavailable as error:
+                away = error
+            try:
+                found = self._decide(head, study, claims, decided, away)
+            except GatewayError as error:
+                return _refuse(error, decided, _cors_lines(head, study))
+            return await found.judgement() if isinstance(found, Wait) else found
+
+        return Wait(judgement, decided)
 
     def _within(
         self, hits: list[Hit], head: Head, study: _Study, decided: Decided, then: Callable[[], _Judged]
@@ -293,7 +357,9 @@ class Gate:
 
     def _stands(self, method: str, path: bytes, study: _Study, principal: Principal | None) -> bool:
         """Whether what was allowed still is; asked several times a second while a stream or tunnel lasts."""
-        if principal is not None and self._is_cut_off(principal):
+        if principal is not None and (
+            self._is_cut_off(principal) or (principal.token is not None and self._is_over(principal))
+        ):
             return False
         rules = self._rules
         claims = claims_of(rules.policy, method, study.framing.host, path)
@@ -318,13 +384,23 @@ class Gate:
         return principal is not None and self._clock() >= principal.expires_at
 
 
+def _is_good_for(principal: Principal, head: Head, route: Route) -> bool:
+    """Logins are good for everything; API tokens may have limits of their own."""
+    return principal.reach is None or reaches(principal.reach, head.method, head.path, route)
+
+
+class _UnknownToken(Exception):
+    """An API token that this process has not met; it has to be learnt before anything can be said."""
+
+
 class _Grant:
     """What lets the same head pass again. Whoever asks has made sure that rules and caller are the same."""
 
-    __slots__ = ("_decided", "_forward", "_start", "principal", "rules", "token")
+    __slots__ = ("_decided", "_forward", "_start", "digest", "principal", "rules", "token")
 
     def __init__(self, forward: Forward, start: bytes, study: _Study, principal: Principal | None) -> None:
-        self.rules, self.token, self.principal = study.rules, study.token, principal
+        self.rules, self.principal = study.rules, principal
+        self.token, self.digest = study.token, study.digest
         self._forward, self._start = forward, start
         self._decided = forward.decided.another("")  # as it is now: what comes of this request is its own
 
@@ -361,6 +437,7 @@ class _Study:
         "_tail",
         "asked",
         "client",
+        "digest",
         "framing",
         "headers",
         "http_version",
@@ -391,6 +468,8 @@ class _Study:
         self.framing = framing
         self.client = client
         self.token = token
+        self.digest = digest_of(token)
+        """Of an API token; None for any other credential."""
         self.asked = asked
         """The protocol to switch to."""
         self.lone = lone
@@ -487,7 +566,7 @@ def _granted(head: Head, study: _Study, route: Route) -> bytes:
     return asked if asked in route.upgrade and asked != b"h2c" else b""
 
 
-def _would(refused: Decision, bad_token: InvalidToken | CutoffsStale | None) -> str:
+def _would(refused: Decision, bad_token: InvalidToken | Unavailable | None) -> str:
     """Why a route that only reports would have refused."""
     if refused.verdict is Verdict.UNAUTHENTICATED and bad_token is not None:
         return bad_token.code
@@ -497,13 +576,15 @@ def _would(refused: Decision, bad_token: InvalidToken | CutoffsStale | None) -> 
 def _denied(
     decision: Decision,
     principal: Principal | None,
-    bad_token: InvalidToken | CutoffsStale | None,
+    bad_token: InvalidToken | Unavailable | None,
     decided: Decided,
     cors: Lines,
 ) -> Refuse:
     decided.route, decided.reason, decided.verdict = decision.route.label, decision.reason._value_, "deny"
     if principal is not None:
         decided.user, decided.admin, decided.roles = principal.id, principal.is_admin, principal.roles
+        if principal.token is not None:
+            decided.credential, decided.scopes = principal.token, principal.scopes
     unproven = bad_token if decision.verdict is Verdict.UNAUTHENTICATED else None
     if unproven is not None:
         decided.reason = unproven.code
@@ -576,6 +657,8 @@ def _only(headers: Headers, name: bytes) -> bytes | None:
 _NO_CORS_EDITS = CorsEdits(NO_EDITS, ())
 _IDEMPOTENT = frozenset(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
 """RFC 9110 §9.2.2."""
+_TRIES = 3
+"""An API token may change while it is looked up; nothing changes so often."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
 _TRACE_ID = re.compile("(?!0{32})[0-9a-f]{32}")
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

@@ -241,6 +241,34 @@ class UserDeleted(Event):
     """The former address."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCreated(Event):
+    """An API token was made."""
+
+    name = "token_created"
+
+    user: str
+    """The id of the user it stands for."""
+    credential: str
+    """The token's id."""
+    label: str
+    """Its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRevoked(Event):
+    """An API token was ended."""
+
+    name = "token_revoked"
+
+    user: str
+    """The id of the user it stood for."""
+    credential: str
+    """The token's id."""
+    label: str
+    """Its name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """An event with its circumstances: what sinks get."""

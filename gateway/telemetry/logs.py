@@ -78,6 +78,10 @@ class Decided:
     """Whether that user is an admin, as the token says; None without one."""
     roles: tuple[str, ...] | None = None
     """That user's roles, likewise."""
+    credential: str | None = None
+    """The API token's id, if it was one."""
+    scopes: tuple[str, ...] | None = None
+    """What that token was given; None without one."""
     route: str | None = None
     """The label of the route that decided."""
     verdict: str = ""
@@ -105,6 +109,7 @@ class Decided:
         self.request_id, self.client, self.method, self.path = request_id, client, method, path
         self.status, self.host, self.verdict, self.reason, self.would = 0, b"", "", "", ""
         self.user = self.admin = self.roles = self.route = self.upstream = None
+        self.credential = self.scopes = None
         self.duration_ms = self.upstream_ms = None
         self.bytes_in = self.bytes_out = 0
         for name, value in known.items():
@@ -118,6 +123,7 @@ class Decided:
         it.host, it.user, it.admin, it.roles = self.host, self.user, self.admin, self.roles
         it.route, it.verdict, it.reason, it.would = self.route, self.verdict, self.reason, self.would
         it.upstream = it.duration_ms = it.upstream_ms = None
+        it.credential, it.scopes = self.credential, self.scopes
         it.status = it.bytes_in = it.bytes_out = 0
         return it
 
@@ -137,7 +143,7 @@ class DecisionLog:
             it.duration_ms = (time.perf_counter() - it.began) * 1000.0
         repeated = (
             it.client, it.method, it.host, it.status, it.user, it.admin, it.roles, it.route, it.verdict,
-            it.reason, it.would, it.upstream,
+            it.reason, it.would, it.upstream, it.credential, it.scopes,
         )  # fmt: skip
         before, behind = self._pieces.get(repeated) or self._render(repeated)
         upstream_ms = "null" if it.upstream_ms is None else f"{it.upstream_ms:.3f}"
@@ -151,7 +157,7 @@ class DecisionLog:
     def _shown(self, raw: bytes) -> str:
         """The path as it stands in the line, quoted; short ones are remembered."""
         path = raw.partition(b"?")[0].decode("latin-1")
-        if "eyJ" in path:  # a token in a path, where none belongs
+        if "eyJ" in path or "gwt_" in path:  # a token in a path, where none belongs
             path = masked(path)
         shown = quote(path)
         if len(raw) <= _LONGEST_PATH:
@@ -162,13 +168,18 @@ class DecisionLog:
 
     def _render(self, repeated: _Repeated) -> tuple[str, str]:
         """What stands before and behind the path. Most of it is the same for many requests."""
-        client, method, host, status, user, admin, roles, route, verdict, reason, would, upstream = repeated
+        (
+            client, method, host, status, user, admin, roles, route, verdict, reason, would, upstream,
+            credential, scopes,
+        ) = repeated  # fmt: skip
         named = _quoted(host.decode("latin-1") or None)
-        listed = "null" if roles is None else f"[{','.join(map(quote, roles))}]"
+        by_token = ""
+        if credential is not None:
+            by_token = f',"credential":{quote(credential)},"scopes":{_listed(scopes)}'
         softened = f',"would":{quote(would)}' if would else ""
         pieces = (
             f',"client":{quote(client)},"method":{quote(method)},"host":{named},"path":',
-            f',"status":{status},"user":{_quoted(user)},"admin":{_SAID[admin]},"roles":{listed}'
+            f',"status":{status},"user":{_quoted(user)},"admin":{_SAID[admin]},"roles":{_listed(roles)}{by_token}'
             f',"route":{_quoted(route)},"verdict":{quote(verdict)},"reason":{quote(reason)}{softened}'
             f',"upstream":{_quoted(upstream)},"durationMs":',
         )
@@ -192,6 +203,8 @@ _Repeated = tuple[
     str,
     str,
     str | None,
+    str | None,
+    tuple[str, ...] | None,
 ]
 _SAID = {True: "true", False: "false", None: "null"}
 _MOST_PIECES = 4096
@@ -204,6 +217,10 @@ _LONGEST_PATH = 128
 
 def _quoted(text: str | None) -> str:
     return "null" if text is None else quote(text)
+
+
+def _listed(names: tuple[str, ...] | None) -> str:
+    return "null" if names is None else f"[{','.join(map(quote, names))}]"
 
 
 class _Stamp:
@@ -323,6 +340,7 @@ _CREDENTIALS = re.compile(
     r"""
       (?P<scheme> \b(?:bearer|basic)\s+ ) [\w.~+/=-]+        # Authorization
     | \beyJ[\w-]{8,}(?:\.[\w-]*)*                            # a JSON Web Token or a part of one
+    | \bgwt_\w{8,}                                           # an API token or a part of one
     | \$2[abxy]\$\d\d\$[./\w]{53}                            # a bcrypt hash
     | (?P<url> ://[^/\s:@]* : ) [^/\s@]+ (?=@)               # https://user:password@host
     | (?P<name> (?:password|passwd|secret|token)["']? \s* [=:] \s* ["']? ) [^\s"',;&)}\]]+

@@ -161,6 +161,12 @@ class Metrics:
     def watch_replicas(self, count: Callable[[], int]) -> None:
         self._gauges["gateway_replicas"] = ("Processes on this database, this one included.", count)
 
+    def watch_api_tokens(self, known: Sized) -> None:
+        self._gauges["gateway_api_tokens_known"] = (
+            "API tokens that this process has in memory.",
+            known.__len__,
+        )
+
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         self._gauges["gateway_ready"] = ("1 while /readyz says 200.", ready)
 

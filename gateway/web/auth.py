@@ -18,6 +18,7 @@ from gateway.accounts.service import Accounts, Client
 from gateway.http.client_address import Address
 from gateway.http.cors import Cors
 from gateway.web.answers import Answers, json_answer, no_content
+from gateway.web.api_tokens import ApiTokens
 from gateway.web.attempts import Attempts
 from gateway.web.body import read_fields
 from gateway.web.cors import CrossOrigin
@@ -63,6 +64,7 @@ def build_auth(
     sessions = Sessions(accounts, visitors)
     users = Users(accounts, visitors, prefix)
     trail = Trail(accounts, visitors)
+    api_tokens = ApiTokens(accounts, visitors, prefix)
 
     endpoints = [
         Endpoint(f"{prefix}/login", "auth:login", {"POST": auth.log_in}),
@@ -89,6 +91,18 @@ def build_auth(
             f"{prefix}/users/{{id}}/sessions/{{session}}",
             "auth:user_session",
             {"DELETE": sessions.end_of},
+        ),
+        Endpoint(f"{prefix}/tokens", "auth:tokens", {"GET": api_tokens.list, "POST": api_tokens.create}),
+        Endpoint(f"{prefix}/tokens/{{id}}", "auth:token", {"DELETE": api_tokens.revoke}),
+        Endpoint(
+            f"{prefix}/users/{{id}}/tokens",
+            "auth:user_tokens",
+            {"GET": api_tokens.list_of, "POST": api_tokens.create_for},
+        ),
+        Endpoint(
+            f"{prefix}/users/{{id}}/tokens/{{token}}",
+            "auth:user_token",
+            {"DELETE": api_tokens.revoke_of},
         ),
         Endpoint(f"{prefix}/audit", "auth:audit", {"GET": trail.list}),
         Endpoint(f"{prefix}/jwks.json", "auth:jwks", {"GET": _keys(published)}),

@@ -61,7 +61,7 @@ class Observer:
 
 def _conclude(decided: Decided, record: Seen, refused: GatewayError | None) -> None:
     """`refused` is what the server answered by itself: a body that came late or malformed."""
-    decided.route, decided.user = record.route, record.user
+    decided.route, decided.user, decided.credential = record.route, record.user, record.credential
     if decided.status == 0 and refused is not None:
         decided.status, decided.verdict, decided.reason = refused.status, "deny", refused.code
     elif decided.status == 0:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.identity.api_tokens import PATTERN
 from gateway.web.body import BODY_LIMIT
 
 Json = dict[str, Any]
@@ -20,9 +21,11 @@ Errors = tuple[type[GatewayError], ...]
 
 _BODY: Errors = (errors.BadJson, errors.InvalidField, errors.BodyTooLarge, errors.UnsupportedMediaType)
 """What any request with a body may be answered."""
-_CALLER: Errors = (errors.DuplicateCredential, errors.Unauthorized, errors.InvalidToken)
+_BEARER: Errors = (errors.DuplicateCredential, errors.Unauthorized, errors.InvalidToken)
 """What any request that needs a token may be answered."""
-_ADMIN: Errors = (*_CALLER, errors.Forbidden)
+_CALLER: Errors = (*_BEARER, errors.Forbidden)
+"""Likewise if it has to be a login's: an API token is forbidden."""
+_ADMIN: Errors = _CALLER
 _AWAY: Errors = (errors.Unavailable,)
 """The database is away, or too many logins wait already."""
 
@@ -47,6 +50,10 @@ def describe(prefix: str) -> Json:
                 "description": "Sessions that are open: one's own, and for admins anybody's",
             },
             {"name": "users", "description": "Looking after accounts; for admins"},
+            {
+                "name": "tokens",
+                "description": "API tokens for programs: one's own, and for admins anybody's",
+            },
             {"name": "audit", "description": "What happened; for admins"},
             {"name": "description", "description": "The keys of access tokens, and this document"},
         ],
@@ -54,6 +61,7 @@ def describe(prefix: str) -> Json:
         "components": {
             "securitySchemes": {
                 "accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "apiToken": {"type": "http", "scheme": "bearer", "bearerFormat": f"^{PATTERN}$"},
             },
             "schemas": _schemas(),
         },
@@ -96,10 +104,11 @@ def _paths() -> Json:
             "get": _operation(
                 "me",
                 "session",
-                "Who one is, as the database knows it now.",
+                "Who one is, as the database knows it now. API tokens may ask too.",
                 answers={200: ("The caller", "Person")},
-                refusals=(errors.InvalidField, *_CALLER, *_AWAY),
+                refusals=(errors.InvalidField, *_BEARER, *_AWAY),
                 token=True,
+                api_token=True,
             ),
             "patch": _operation(
                 "changeEmail",
@@ -110,7 +119,6 @@ def _paths() -> Json:
                 refusals=(
                     *_BODY,
                     *_CALLER,
-                    errors.Forbidden,
                     errors.EmailTaken,
                     errors.TooManyRequests,
                     *_AWAY,
@@ -262,6 +270,67 @@ def _paths() -> Json:
                 token=True,
             ),
         },
+        "/tokens": {
+            "get": _operation(
+                "listTokens",
+                "tokens",
+                "One's own API tokens, oldest first; those that have expired too.",
+                answers={200: ("The tokens", "ApiTokens")},
+                refusals=(errors.InvalidField, *_CALLER, *_AWAY),
+                token=True,
+            ),
+            "post": _operation(
+                "createToken",
+                "tokens",
+                "Make an API token for oneself. Its text is in this answer and in no other.",
+                body="NewToken",
+                answers={201: ("Created; `Location` says where", "NewApiToken")},
+                refusals=(*_BODY, *_CALLER, errors.TooManyTokens, *_AWAY),
+                token=True,
+            ),
+        },
+        "/tokens/{id}": {
+            "parameters": [_ID],
+            "delete": _operation(
+                "revokeToken",
+                "tokens",
+                "End one of one's own API tokens.",
+                answers={204: ("Revoked", None)},
+                refusals=(errors.InvalidField, *_CALLER, errors.NotFound, *_AWAY),
+                token=True,
+            ),
+        },
+        "/users/{id}/tokens": {
+            "parameters": [_ID],
+            "get": _operation(
+                "listTokensOfUser",
+                "tokens",
+                "A user's API tokens, oldest first.",
+                answers={200: ("The tokens", "ApiTokens")},
+                refusals=(errors.InvalidField, *_ADMIN, errors.NotFound, *_AWAY),
+                token=True,
+            ),
+            "post": _operation(
+                "createTokenForUser",
+                "tokens",
+                "Make an API token for a user, a service account usually.",
+                body="NewToken",
+                answers={201: ("Created; `Location` says where", "NewApiToken")},
+                refusals=(*_BODY, *_ADMIN, errors.NotFound, errors.TooManyTokens, *_AWAY),
+                token=True,
+            ),
+        },
+        "/users/{id}/tokens/{token}": {
+            "parameters": [_ID, _in_path("token")],
+            "delete": _operation(
+                "revokeTokenOfUser",
+                "tokens",
+                "End an API token of a user.",
+                answers={204: ("Revoked", None)},
+                refusals=(errors.InvalidField, *_ADMIN, errors.NotFound, *_AWAY),
+                token=True,
+            ),
+        },
         "/audit": {
             "get": _operation(
                 "listEvents",
@@ -313,12 +382,13 @@ def _operation(
     body: str | None = None,
     parameters: list[Json] | None = None,
     token: bool = False,
+    api_token: bool = False,
 ) -> Json:
     operation: Json = {
         "operationId": operation_id,
         "tags": [tag],
         "summary": summary,
-        "security": [{"accessToken": []}] if token else [],
+        "security": [{"accessToken": []}] * token + [{"apiToken": []}] * api_token,
         "responses": {
             **{str(status): _answer(*answer) for status, answer in answers.items()},
             **_refusals(refusals),
@@ -390,7 +460,29 @@ _FLAG: Json = {"type": "boolean"}
 _EMAIL: Json = {"type": "string", "description": "Compared trimmed, in NFKC, without case"}
 _ROLES: Json = {"type": "array", "items": {"type": "string", "pattern": "^[a-z0-9._:-]{1,64}$"}}
 _PERSON: Json = {"id": _TEXT, "email": _EMAIL, "isAdmin": _FLAG, "roles": _ROLES}
-_ACCOUNT: Json = {**_PERSON, "disabled": _FLAG, "createdAt": _TIME}
+_ACCOUNT: Json = {
+    **_PERSON,
+    "disabled": _FLAG,
+    "service": {**_FLAG, "description": "Has no password: for programs, which come with API tokens"},
+    "createdAt": _TIME,
+}
+_SCOPES: Json = _ROLES
+_METHODS: Json = {"type": "array", "items": {"type": "string", "pattern": "^[A-Z][A-Z-]*$"}}
+_PATHS: Json = {"type": "array", "items": {"type": "string", "pattern": "^/"}}
+_LIMITS: Json = {
+    "methods": {**_METHODS, "type": ["array", "null"], "description": "It is good for these; null for all"},
+    "paths": {**_PATHS, "type": ["array", "null"], "description": "Likewise, patterns as in routes"},
+}
+_API_TOKEN: Json = {
+    "id": _TEXT,
+    "name": _TEXT,
+    "scopes": _SCOPES,
+    **_LIMITS,
+    "createdAt": _TIME,
+    "createdBy": {**_TEXT, "description": "A user's id, or `cli:NAME`"},
+    "expiresAt": {**_TIME, "type": ["string", "null"], "description": "null for never"},
+    "lastUsedAt": {**_TIME, "type": ["string", "null"], "description": "To about a minute"},
+}
 _SESSION: Json = {
     "id": _TEXT,
     "createdAt": _TIME,
@@ -434,8 +526,9 @@ def _schemas() -> Json:
         "EmailChange": _object({"email": _EMAIL, "currentPassword": _SECRET}),
         "PasswordChange": _object({"currentPassword": _SECRET, "newPassword": _SECRET}),
         "NewAccount": _object(
-            {name: _CHANGES[name] for name in ("email", "password", "isAdmin", "roles")},
-            required=["email", "password"],
+            {name: _CHANGES[name] for name in ("email", "password", "isAdmin", "roles")}
+            | {"service": {**_FLAG, "description": "No password: either this or `password`"}},
+            required=["email"],
         ),
         "AccountChanges": {**_object(_CHANGES, required=[]), "minProperties": 1},
         "Person": _object(_PERSON),
@@ -446,6 +539,19 @@ def _schemas() -> Json:
         "Session": _object(_SESSION),
         "Sessions": _object(
             {"items": {"type": "array", "items": _ref("Session")}, "nextCursor": {"type": ["string", "null"]}}
+        ),
+        "ApiToken": _object(_API_TOKEN),
+        "ApiTokens": _object({"items": {"type": "array", "items": _ref("ApiToken")}}),
+        "NewApiToken": _object({**_API_TOKEN, "token": {"type": "string", "pattern": f"^{PATTERN}$"}}),
+        "NewToken": _object(
+            {
+                "name": {"type": "string", "minLength": 1, "maxLength": 64},
+                "scopes": _SCOPES,
+                "methods": {**_METHODS, "minItems": 1},
+                "paths": {**_PATHS, "minItems": 1},
+                "expiresAt": _TIME,
+            },
+            required=["name"],
         ),
         "Event": _object(_EVENT),
         "Events": _object(

@@ -40,10 +40,10 @@ class Own:
 
     async def me(self, request: Request) -> Response:
         read_query(request)
-        return json_answer(person(await self._visitors.user(request)))
+        return json_answer(person(await self._visitors.anyone(request)))
 
     async def change_email(self, request: Request) -> Response:
-        principal = self._visitors.principal(request)
+        principal = await self._visitors.principal(request)
         if not self._may_move:
             raise Forbidden("Ask an admin: here nobody changes their own address.")
         sent = await read_fields(request, {"email": text, "currentPassword": text})
@@ -56,7 +56,7 @@ class Own:
         return json_answer(person(user))
 
     async def change_password(self, request: Request) -> Response:
-        principal = self._visitors.principal(request)
+        principal = await self._visitors.principal(request)
         sent = await read_fields(request, {"currentPassword": text, "newPassword": text})
         await self._attempts.password(principal, self._address_of(request.scope))
         try:

@@ -20,6 +20,8 @@ class Seen:
     """The endpoint's label, "auth:login" and so on: never a path that a client made up."""
     user: str | None = None
     """The id of whoever is logged in, or has just logged in."""
+    credential: str | None = None
+    """The API token's id, if they came with one."""
     token_sent: bool = False
     """A bearer token came with the request: chooses the words of `WWW-Authenticate`."""
     refusal: str | None = None

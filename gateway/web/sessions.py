@@ -62,4 +62,4 @@ class Sessions:
     async def _page(self, request: Request, user_id: str) -> Response:
         asked = read_query(request, {"limit": whole_number(1, LARGEST_PAGE), "cursor": text})
         page = await self._sessions.list(user_id, **{"limit": PAGE_SIZE, **asked})
-        return json_answer(sessions_page(page, current=self._visitors.principal(request).session))
+        return json_answer(sessions_page(page, current=(await self._visitors.principal(request)).session))

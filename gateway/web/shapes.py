@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.accounts.service import LoggedIn, OpenSession, Page, Tokens, User
+from gateway.accounts.service import ApiToken, LoggedIn, OpenSession, Page, Tokens, User
 from gateway.accounts.trail import Entry
 
 
@@ -16,7 +16,12 @@ def person(user: User) -> dict[str, Any]:
 
 def account(user: User) -> dict[str, Any]:
     """What admins see of anyone."""
-    return {**person(user), "disabled": user.disabled, "createdAt": moment(user.created_at)}
+    return {
+        **person(user),
+        "disabled": user.disabled,
+        "service": user.service,
+        "createdAt": moment(user.created_at),
+    }
 
 
 def accounts_page(page: Page[User]) -> dict[str, Any]:
@@ -59,6 +64,21 @@ def audit_event(entry: Entry) -> dict[str, Any]:
 
 def events_page(page: Page[Entry]) -> dict[str, Any]:
     return {"items": [audit_event(entry) for entry in page.items], "nextCursor": page.next_cursor}
+
+
+def api_token(token: ApiToken) -> dict[str, Any]:
+    """Without its text, which nobody has but who made it."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "scopes": list(token.scopes),
+        "methods": None if token.methods is None else list(token.methods),
+        "paths": None if token.paths is None else list(token.paths),
+        "createdAt": moment(token.created_at),
+        "createdBy": token.created_by,
+        "expiresAt": None if token.expires_at is None else moment(token.expires_at),
+        "lastUsedAt": None if token.last_used_at is None else moment(token.last_used_at),
+    }
 
 
 def tokens(pair: Tokens | LoggedIn) -> dict[str, Any]:

@@ -37,11 +37,15 @@ class Users:
     async def create(self, request: Request) -> Response:
         admin = await self._visitors.admin(request)
         sent = await read_fields(
-            request, required={"email": text, "password": text}, optional={"isAdmin": flag, "roles": texts}
+            request,
+            required={"email": text},
+            optional={"password": text, "isAdmin": flag, "roles": texts, "service": flag},
         )
+        if ("password" in sent) is sent.get("service", False):
+            raise InvalidField("Send a password, or service: true for an account that has none.")
         user = await self._accounts.users.create(
             sent["email"],
-            sent["password"],
+            sent.get("password"),
             is_admin=sent.get("isAdmin", False),
             roles=sent.get("roles", ()),
             actor=admin.id,

@@ -218,3 +218,8 @@ def check(row: Row, config: Config, policy: Policy, request: Request) -> None:
         assert path == (row.forward or as_sent), str(row)
         assert decision.route.upstream == (row.upstream or decision.route.upstream), str(row)
         assert (b"X-User-Id" in told.head) is (row.caller != "anonymous"), str(row)
+
+
+def test_somebody_with_an_api_token(ask: Any) -> None:
+    told = ask("GET", "/reports/q3", "--as", "role:analyst", "--as", "scope:deploy")
+    assert (told["verdict"], told["reason"]) == ("allow", "roles")

@@ -143,7 +143,7 @@ class TestList:
 
     def test_the_same_keys_as_the_interface_has(self, gateway: Command, ana: str) -> None:
         (item,) = json.loads(gateway("users", "list", "--format", "json").out)["items"]
-        assert set(item) == {"id", "email", "isAdmin", "roles", "disabled", "createdAt"}
+        assert set(item) == {"id", "email", "isAdmin", "roles", "disabled", "service", "createdAt"}
         assert item == shown(gateway)
 
     def test_of_some(self, gateway: Command, piped: Piped, ana: str) -> None:

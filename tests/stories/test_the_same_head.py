@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.accounts.service import Changes, NewToken
 from gateway.http.head import Head
 from gateway.identity.revocation import Cut
-from gateway.proxy.verdict import Forward, Judgement, Refuse
+from gateway.proxy.verdict import Forward, Judgement, Refuse, Wait
 from tests.support.house import House, Person, open_house
 
 pytestmark = pytest.mark.anyio
@@ -98,6 +99,39 @@ async def test_it_ends_with_its_session_and_with_a_new_version_of_its_user(house
     else:
         gate._cutoffs.apply(Cut("user", ada.user["id"], 2**31, house.clock.now + 900))
     assert refused(gate.judge(head)) == "invalid_token"
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired", "another role", "disabled"])
+async def test_it_ends_with_its_api_token(house: House, end: str) -> None:
+    gate, tokens = house.gateway.gate, house.gateway.accounts.api_tokens
+    user = await house.add("ci@example.com")
+    wanted = NewToken("x", expires_at=house.clock.now + 600)
+    made, text = await tokens.create(user, wanted, actor="cli:test")
+    head = head_of(text)
+    waited = gate.judge(head)
+    assert isinstance(waited, Wait), "it was never met before"
+    first = passed(await waited.judgement())
+    assert first.standing is not None
+    assert first.standing(), "a stream or a tunnel that it opened"
+    for _ in range(3):
+        assert passed(gate.judge(head)).decided.credential == made.id
+    if end == "revoked":
+        await tokens.revoke(made.id, actor="cli:test")
+    elif end == "expired":
+        house.clock.advance(minutes=10)
+    elif end == "disabled":
+        await house.gateway.accounts.users.update(user, Changes(disabled=True))
+    else:
+        await house.gateway.accounts.users.update(user, Changes(roles=("dev",)))
+    assert not first.standing()
+    after = gate.judge(head)
+    after = await after.judgement() if isinstance(after, Wait) else after
+    if end == "another role":
+        assert passed(after).decided.roles == ("dev",)
+        assert passed(gate.judge(head)).decided.roles == ("dev",)
+    else:
+        assert refused(after) == "invalid_token"
+        assert refused(gate.judge(head)) == "invalid_token"
 
 
 async def test_it_ends_with_its_rules(house: House) -> None:

@@ -28,6 +28,8 @@ EVENTS: list[Event] = [
     audit.UserCreated(user="u", email="ada@example.com", actor="cli"),
     audit.UserUpdated(user="u", email="ada@example.com", changed=("is_admin", "disabled"), actor="admin"),
     audit.UserDeleted(user="u", email="ada@example.com", actor="admin"),
+    audit.TokenCreated(user="u", credential="t", label="deploys", actor="admin"),
+    audit.TokenRevoked(user="u", credential="t", label="deploys", actor="admin"),
 ]
 
 

@@ -21,14 +21,16 @@ from starlette.types import ASGIApp, Scope
 from gateway.accounts import schema
 from gateway.accounts.database import Database
 from gateway.accounts.passwords import Passwords
-from gateway.accounts.service import Accounts, SessionRules, User
+from gateway.accounts.service import Accounts, NewToken, SessionRules, TokenRules, User
 from gateway.errors import InvalidToken
 from gateway.http.head import Headers
+from gateway.identity.api_tokens import digest_of
 from gateway.identity.credentials import find_bearer
 from gateway.identity.keyset import KeySet
 from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
+from gateway.policy.reach import mistake
 from gateway.ratelimit import RateLimiter, Rule
 from gateway.telemetry.audit import AuditTrail, Event
 from gateway.web.attempts import Attempts, Limits
@@ -77,8 +79,14 @@ class World:
     admin: User = None  # type: ignore[assignment]
     user: User = None  # type: ignore[assignment]
 
-    def authenticate(self, headers: Headers) -> Principal | None:
+    async def authenticate(self, headers: Headers) -> Principal | None:
         token = find_bearer(headers)
+        digest = digest_of(token)
+        if digest is not None:
+            standing_for = await self.accounts.api_tokens.read(digest) if digest else None
+            if standing_for is None:
+                raise InvalidToken
+            return standing_for
         if token is None:
             return None
         principal = self.access.verify(token)
@@ -98,6 +106,13 @@ class World:
     async def bearer(self, email: str = USER, password: str = PASSWORD) -> dict[str, str]:
         """The header of a fresh login."""
         return {"authorization": f"Bearer {(await self.log_in(email, password))['accessToken']}"}
+
+    async def program(self, user: User, **wanted: Any) -> dict[str, str]:
+        """The header of a new API token that stands for `user`."""
+        _, token = await self.accounts.api_tokens.create(
+            user.id, NewToken("a program", **wanted), actor=self.admin.id
+        )
+        return {"authorization": f"Bearer {token}"}
 
     def named(self, name: str) -> list[Event]:
         return [event for event in self.events if type(event).__name__ == name]
@@ -150,6 +165,7 @@ async def running(path: Path) -> AsyncIterator[World]:
             reuse_grace=10,
         ),
         access_life=ACCESS_LIFE,
+        token_rules=TokenRules(own_scopes=frozenset({"read"}), per_user=5, mistake=mistake),
         on_cut=cutoffs.apply,
         audit=audit,
     )

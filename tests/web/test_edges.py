@@ -73,7 +73,7 @@ OTHER_SPELLINGS = [
     b"/login",
 ]
 
-NOT_BUILT = ["/auth/tokens", "/auth/verify", "/auth/signup"]
+NOT_BUILT = ["/auth/verify", "/auth/signup"]
 
 NOT_JSON = [
     None,

@@ -10,6 +10,7 @@ import httpx
 import jsonschema
 import pytest
 
+from gateway.accounts.service import NewToken
 from gateway.errors import Unavailable
 from gateway.web.openapi import describe
 from tests.web.conftest import ADMIN, PASSWORD, USER, World
@@ -25,6 +26,8 @@ OWN_SESSION = "/auth/sessions/{id}"
 THEIR_LIMITS = "/auth/users/{id}/limits"
 THEIR_SESSIONS = "/auth/users/{id}/sessions"
 THEIR_SESSION = "/auth/users/{id}/sessions/{session}"
+THEIR_TOKENS = "/auth/users/{id}/tokens"
+THEIR_TOKEN = "/auth/users/{id}/tokens/{token}"
 BODILESS = "/auth/logout-all"
 
 
@@ -71,10 +74,11 @@ class TestShape:
 
     def test_operations_are_complete(self) -> None:
         ids = [operation["operationId"] for _, _, operation in operations()]
-        assert len(ids) == len(set(ids)) == 21
+        assert len(ids) == len(set(ids)) == 27
         for path, method, operation in operations():
             assert operation["summary"].endswith(".")
-            assert operation["security"] in ([], [{"accessToken": []}])
+            either = [{"accessToken": []}, {"apiToken": []}]
+            assert operation["security"] in ([], either[:1], either if path == "/auth/me" else None)
             assert ("requestBody" in operation) == (method in ("post", "patch") and path != BODILESS)
             declared = {part["name"] for part in DOCUMENT["paths"][path].get("parameters", [])}
             assert declared == set(re.findall(r"\{(\w+)\}", path))
@@ -93,6 +97,7 @@ class TestShape:
         assert all(path.startswith("/_gw/") for path in describe("/_gw")["paths"])
 
 
+NEW_TOKEN = {"name": "deploys", "scopes": ["read"], "paths": ["/x/**"], "expiresAt": "2027-03-01T00:00:00Z"}
 ADMIN_CASES = [
     (method, path, case)
     for method, path in [
@@ -105,6 +110,9 @@ ADMIN_CASES = [
         ("delete", THEIR_LIMITS),
         ("delete", THEIR_SESSIONS),
         ("delete", THEIR_SESSION),
+        ("get", THEIR_TOKENS),
+        ("post", THEIR_TOKENS),
+        ("delete", THEIR_TOKEN),
         ("get", "/auth/audit"),
     ]
     for case in [
@@ -112,6 +120,7 @@ ADMIN_CASES = [
         ({"as": "forged"}, 401, "invalid_token"),
         ({"as": "twice"}, 400, "duplicate_credential"),
         ({"as": USER}, 403, "forbidden"),
+        ({"as": "program"}, 403, "forbidden"),
         ({"as": ADMIN, "query": "x=1"}, 400, "invalid_field"),
         ({"as": ADMIN, "away": True}, 503, "unavailable"),
     ]
@@ -127,6 +136,8 @@ BODY_CASES = [
         ("post", BODILESS, USER),
         ("post", "/auth/users", ADMIN),
         ("patch", SOMEBODY, ADMIN),
+        ("post", "/auth/tokens", USER),
+        ("post", THEIR_TOKENS, ADMIN),
     ]
     for case in [
         ({"as": caller, "raw": b"["}, 400, "bad_json"),
@@ -141,11 +152,19 @@ LOGIN = {"email": USER, "password": PASSWORD}
 OWN_CASES = [
     *[
         (method, path, case)
-        for method, path in [("get", "/auth/sessions"), ("delete", OWN_SESSION), ("post", BODILESS)]
+        for method, path in [
+            ("get", "/auth/sessions"),
+            ("delete", OWN_SESSION),
+            ("post", BODILESS),
+            ("get", "/auth/tokens"),
+            ("post", "/auth/tokens"),
+            ("delete", "/auth/tokens/{id}"),
+        ]
         for case in [
             ({"as": "anonymous"}, 401, "not_logged_in"),
             ({"as": "forged"}, 401, "invalid_token"),
             ({"as": "twice"}, 400, "duplicate_credential"),
+            ({"as": "program"}, 403, "forbidden"),
             ({"as": USER, "query": "x=1"}, 400, "invalid_field"),
             ({"as": USER, "away": True}, 503, "unavailable"),
         ]
@@ -172,6 +191,19 @@ OWN_CASES = [
     ("post", "/auth/logout", ({"json": {"refreshToken": "x"}}, 401, "invalid_refresh_token")),
     ("post", "/auth/logout", ({"json": "refresh", "away": True}, 503, "unavailable")),
     ("get", "/auth/me", ({"as": USER}, 200, None)),
+    ("get", "/auth/me", ({"as": "program"}, 200, None)),
+    ("get", "/auth/tokens", ({"as": USER}, 200, None)),
+    ("post", "/auth/tokens", ({"as": USER, "json": NEW_TOKEN}, 201, None)),
+    ("post", "/auth/tokens", ({"as": USER, "json": NEW_TOKEN, "times": 6}, 409, "too_many_tokens")),
+    ("delete", "/auth/tokens/{id}", ({"as": USER, "id": "token"}, 204, None)),
+    ("delete", "/auth/tokens/{id}", ({"as": ADMIN, "id": "token"}, 404, "not_found")),
+    ("get", THEIR_TOKENS, ({"as": ADMIN}, 200, None)),
+    ("get", THEIR_TOKENS, ({"as": ADMIN, "id": "x"}, 404, "not_found")),
+    ("post", THEIR_TOKENS, ({"as": ADMIN, "json": NEW_TOKEN}, 201, None)),
+    ("post", THEIR_TOKENS, ({"as": ADMIN, "json": NEW_TOKEN, "times": 6}, 409, "too_many_tokens")),
+    ("post", THEIR_TOKENS, ({"as": ADMIN, "json": NEW_TOKEN, "id": "x"}, 404, "not_found")),
+    ("delete", THEIR_TOKEN, ({"as": ADMIN}, 204, None)),
+    ("delete", THEIR_TOKEN, ({"as": ADMIN, "id": "admin"}, 404, "not_found")),
     ("get", "/auth/me", ({"as": USER, "query": "x=1"}, 400, "invalid_field")),
     ("get", "/auth/me", ({"as": "twice"}, 400, "duplicate_credential")),
     ("get", "/auth/me", ({"as": "anonymous"}, 401, "not_logged_in")),
@@ -188,6 +220,7 @@ OWN_CASES = [
     ("post", "/auth/password", ({"as": USER, "json": "right"}, 204, None)),
     ("post", "/auth/password", ({"as": "twice", "json": "right"}, 400, "duplicate_credential")),
     ("post", "/auth/password", ({"as": "anonymous", "json": "right"}, 401, "not_logged_in")),
+    ("post", "/auth/password", ({"as": "program", "json": "right"}, 403, "forbidden")),
     ("post", "/auth/password", ({"as": "forged", "json": "right"}, 401, "invalid_token")),
     ("post", "/auth/password", ({"as": USER, "json": "wrong", "times": 6}, 429, "too_many_requests")),
     ("post", "/auth/password", ({"as": USER, "json": "right", "away": True}, 503, "unavailable")),
@@ -254,7 +287,8 @@ async def ask(
     """Carry out one case of the tables above."""
     login = await world.log_in()
     session = world.access.verify(login["accessToken"].encode()).session
-    ids = {"admin": world.admin.id, "session": session, None: world.user.id}
+    token = await _token_of(world)
+    ids = {"admin": world.admin.id, "session": session, "token": token, None: world.user.id}
     asked: dict[str, Any] = {"headers": await _credentials(world, given.get("as", "anonymous"))}
     if "text" in given:
         asked["content"] = given["text"]
@@ -269,7 +303,7 @@ async def ask(
         }.get(str(given["json"]), given["json"])
     if given.get("away"):
         monkeypatch.setattr(world.database, "_run", _away)
-    url = path.format(id=ids.get(given.get("id"), given.get("id")), session=session)
+    url = path.format(id=ids.get(given.get("id"), given.get("id")), session=session, token=token)
     if "query" in given:
         url += f"?{given['query']}"
     for _ in range(given.get("times", 1)):
@@ -279,11 +313,21 @@ async def ask(
     return answer
 
 
+async def _token_of(world: World) -> str:
+    """The id of a token of the user."""
+    made, _ = await world.accounts.api_tokens.create(
+        world.user.id, NewToken("deploys", paths=("/x/**",)), actor=world.admin.id
+    )
+    return made.id
+
+
 async def _credentials(world: World, who: str) -> list[tuple[str, str]]:
     if who == "anonymous":
         return []
     if who == "forged":
         return [("authorization", "Bearer forged")]
+    if who == "program":
+        return list((await world.program(world.user, scopes=("read",), methods=("GET",))).items())
     if who == "twice":
         return list((await world.bearer()).items()) * 2
     return list((await world.bearer(who)).items())

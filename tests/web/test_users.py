@@ -13,7 +13,7 @@ from tests.web.conftest import ADMIN, PASSWORD, USER, World, assert_problem
 pytestmark = pytest.mark.anyio
 
 NEW = {"email": "new@example.com", "password": PASSWORD}
-ACCOUNT_KEYS = {"id", "email", "isAdmin", "roles", "disabled", "createdAt"}
+ACCOUNT_KEYS = {"id", "email", "isAdmin", "roles", "disabled", "service", "createdAt"}
 OPERATIONS = [
     ("GET", "/auth/users"),
     ("POST", "/auth/users"),
@@ -159,7 +159,10 @@ class TestCreate:
         ):
             answer = await world.http.post("/auth/users", json={**NEW, field: True}, headers=admin)
             problem = assert_problem(answer, 400, "invalid_field")
-            assert problem["detail"] == f"{field} is unknown here; send email, password, isAdmin, roles."
+            assert (
+                problem["detail"]
+                == f"{field} is unknown here; send email, password, isAdmin, roles, service."
+            )
         assert (await world.http.post("/auth/users", json=NEW, headers=admin)).status_code == 201
 
     async def test_a_wrong_value_is_refused_and_nothing_is_created(self, world: World) -> None:

@@ -128,6 +128,16 @@ def test_so_is_what_the_command_line_does(site: Site, add: Add, replicas: list[R
     assert {replica.refresh(dan["refreshToken"]).status for replica in replicas} == {401}
 
 
+def test_an_api_token_revoked_anywhere_is_dead_everywhere(add: Add, replicas: list[Running]) -> None:
+    add("fay@example.com")
+    fay = replicas[0].log_in("fay@example.com")["accessToken"]
+    for replica in replicas:
+        made = replica.request("POST", "/auth/tokens", token=fay, json_body={"name": "x"}).json
+        assert everywhere(replicas, made["token"]) == [200] * REPLICAS
+        assert replica.request("DELETE", f"/auth/tokens/{made['id']}", token=fay).status == 204
+        within_the_promise(lambda: everywhere(replicas, made["token"]) == [401] * REPLICAS)  # noqa: B023
+
+
 def test_a_stream_ends_on_the_replica_that_has_it(add: Add, replicas: list[Running]) -> None:
     add("eve@example.com")
     eve = replicas[0].log_in("eve@example.com")
