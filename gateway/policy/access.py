@@ -87,7 +87,7 @@ def table(policy: Policy) -> Table:
         "admin": _person(admin=True),
     }
     known: dict[object, Mapping[str, Access]] = {}
-    rows = [_row(region, people, known) for region in regions(policy) if region.plain]
+    rows = [_row(region, people, known) for region in regions(policy, plain=True)]
     return Table(tuple(people), tuple(sorted(rows, key=_specific_first)))
 
 

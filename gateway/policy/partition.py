@@ -116,13 +116,19 @@ class Host:
 
 
 class Partition:
-    """Walks all policies at once. With `signatures` it does not look into what they treat alike."""
+    """Walks all policies at once. With `signatures` it does not look into what they treat alike.
 
-    def __init__(self, policies: tuple[Policy, ...], signatures: Signatures | None) -> None:
+    `plain`: only into paths that are spelled as some rule has them, without `//`.
+    """
+
+    def __init__(
+        self, policies: tuple[Policy, ...], signatures: Signatures | None, *, plain: bool = False
+    ) -> None:
         self.said: list[tuple[Claims | Decision, ...]] = []
         """What each policy says, once for each difference. `granted` is that of some request."""
         self._policies = policies
         self._signatures = signatures
+        self._plain = plain
         self._readers = tuple(Reader.of(policy) for policy in policies)
         self._numbers: dict[Hashable, int] = {}
         self._known: dict[Hashable, list[PathClass]] = {}
@@ -166,7 +172,7 @@ class Partition:
         if only_own:
             own = {fold(literal) for state in states for literal in state.literals(own=True)}
             families = {name: families[name] for name in sorted(own)}
-        else:
+        elif not self._plain:
             yield self._below(host, states, at, Part(Kind.EMPTY, b"", b""))
         for literals in families.values():
             yield from self._family(host, states, at, literals, known)
@@ -176,7 +182,7 @@ class Partition:
     ) -> Iterator[list[PathClass]]:
         """The spellings of one text that the policies have, and all others."""
         found = [self._below(host, states, at, Part(Kind.LITERAL, each, each)) for each in literals]
-        sample = _respelled(literals[0], known)
+        sample = None if self._plain else _respelled(literals[0], known)
         if sample is not None:
             others = self._below(host, states, at, Part(Kind.RESPELLED, literals[0], sample))
             if len(found) == 1 and _inner(found[0]) == _inner(others):
