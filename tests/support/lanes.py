@@ -162,6 +162,10 @@ class Yard:
         held["waiting"] = sum(pool.waiting_count for pool in pools)
         return {name: count for name, count in held.items() if count}
 
+    async def counts_again(self) -> None:
+        """Redis is back. Where it was slow, it would be asked only after a while."""
+        assert await self.gateway.gate._limits._limiter.ping()
+
     def lines(self) -> list[dict[str, Any]]:
         """The decision lines since the beginning of the test."""
         self.outlet.flush()

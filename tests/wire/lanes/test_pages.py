@@ -470,6 +470,7 @@ async def test_while_the_counters_hang_preflights_do_not(
                 assert (await client.ask(preflight(path))).status == 204
         finally:
             redis.thaw()
+        await yard.counts_again()
         async with yard.connect(lane) as client:
             answers = [await client.ask(request(path, origin=APP)) for _ in range(3)]
             redis.stop()

@@ -251,6 +251,7 @@ async def the_redis_yard(tmp_path_factory: pytest.TempPathFactory, redis: RedisS
 async def redis_yard(the_redis_yard: Yard, redis: RedisServer) -> AsyncIterator[Yard]:
     redis.stop()  # and forget everything
     redis.start()
+    await the_redis_yard.counts_again()
     await the_redis_yard.fresh()
     yield the_redis_yard
     await the_redis_yard.quiet()
