@@ -5,7 +5,8 @@ then asks once a second for those recorded since. A row is stamped when its
 transaction begins and seen when that commits, so each question goes back `OVERLAP_S`
 seconds before the last one. Clocks may be set back, so rows with a higher number than
 any before count as new whenever they are stamped. A backup may be restored, so now and
-then everything is read again. Applying a cut-off twice changes nothing.
+then everything is read again. Applying a cut-off twice changes nothing. After a mass of
+cut-offs, one whose commit was overtaken by a hundred others may take some seconds longer.
 
 That bounds how late a cut-off may be. On PostgreSQL most are much earlier: who commits
 one says so (NOTIFY), and `listen` looks at once (`catch_up`). Nothing depends on it.
@@ -38,6 +39,10 @@ OVERLAP_S: Final = 30.0
 """Longer than a transaction may take (see `database`)."""
 OVERLAP_ROWS: Final = 100
 """How far `catch_up` goes back, for rows that were numbered before others and committed after them."""
+CROWD: Final = 2000
+"""More of the last `OVERLAP_S` are too many to be read again each second: 10 µs of processor time each."""
+CROWDED_EVERY: Final = 5
+"""Polls between two readings of all of them then; the others read the newest only."""
 LOAD_DEADLINE_S: Final = 60.0
 """How long reading everything may take: there may be very many, on a machine that is busy."""
 FULL_LOAD_EVERY: Final = 600
@@ -77,6 +82,7 @@ class Feed:
         self._read_until = 0.0
         self._highest = 0
         self._polls = 0
+        self._crowded = False
         self._read_at = stopwatch()
         self.healthy = False
         """Whether the last reading worked."""
@@ -94,14 +100,15 @@ class Feed:
         """What was recorded lately, or everything now and then. Never raises: the feed lives on."""
         self._polls += 1
         full = self._polls % FULL_LOAD_EVERY == 0 or not self.healthy
-        await self._try(self._read, self._everything if full else self._lately)
+        brief = self._crowded and self._polls % CROWDED_EVERY
+        question = self._everything if full else self._newest if brief else self._lately
+        await self._try(self._read, question)
         if self._polls % PRUNE_EVERY == 0:
             await self._try(self.prune)
 
     async def catch_up(self) -> None:
         """What came since the last reading, as cheaply as that can be known. Never raises."""
-        if self.healthy:
-            await self._try(self._read, self._newest)
+        await self._try(self._read, self._newest if self.healthy else self._everything)
 
     async def run(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Poll until cancelled."""
@@ -131,6 +138,8 @@ class Feed:
             self._apply(cut)
             if number % BREATH == BREATH - 1:
                 await asyncio.sleep(0)
+        if question == self._lately:
+            self._crowded = len(found.cuts) > CROWD
         self._read_until = found.now
         self._highest = max((seq for seq, _ in found.cuts), default=found.highest)
         self._read_at = begun

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -166,6 +166,41 @@ async def test_now_and_then_everything_is_read(world: World, monkeypatch: pytest
     assert seen == []
     await feed.poll()
     assert len(seen) == 2
+
+
+async def test_a_mass_is_not_read_again_and_again(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But now and then: some of it may have been committed late."""
+    monkeypatch.setattr(subject, "CROWD", 10)
+    monkeypatch.setattr(subject, "OVERLAP_ROWS", 0)
+    seen: list[Cut] = []
+
+    def add(first: int, count: int) -> Callable[[Connection], None]:
+        def work(connection: Connection) -> None:
+            for number in range(first, first + count):
+                cut = Cut("session", str(number), 0, world.clock() + 900)
+                Store(connection).add_cut(cut, now=world.clock())
+
+        return work
+
+    async def polled() -> int:
+        seen.clear()
+        await feed.poll()
+        return len(seen)
+
+    feed = Feed(world.database, seen.append)
+    await feed.load()
+    await world.database.write(add(0, 12))
+    assert await polled() == 12
+    assert [await polled() for _ in range(2)] == [0, 0]
+    await world.database.write(add(12, 1))
+    assert await polled() == 1  # what is new is never late
+    assert await polled() == 13  # the fifth
+    clock.advance(subject.OVERLAP_S + 1)
+    await world.database.write(add(13, 1))
+    assert [await polled() for _ in range(5)] == [1, 0, 0, 0, 1]
+    assert not feed._crowded
 
 
 async def test_a_file_that_nobody_changed_is_not_read(sqlite: str, clock: Clock) -> None:

@@ -30,7 +30,7 @@ ELSEWHERE = Client("198.51.100.7", "curl")
 PASSWORD = "correct horse battery"
 NEW_PASSWORD = "another long password"
 TERMINATE_OTHERS = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
     " WHERE datname = current_database() AND application_name = 'gateway'"
     " AND pid <> pg_backend_pid()"
 )
