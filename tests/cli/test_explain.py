@@ -37,6 +37,7 @@ routes:
     strip_prefix: /reports
     headers: {request: {add: {X-Tenant: blue}}}
   - {path: /office, allow: {networks: [10.0.0.0/8]}}
+  - {path: /deploy, allow: {scopes: {any: [deploy]}}}
   - {path: /sale, allow: public, valid: {from: "2027-01-01", until: "2027-02-01"}}
   - {path: /trial, allow: admin, report_only: true}
 """
@@ -221,5 +222,7 @@ def check(row: Row, config: Config, policy: Policy, request: Request) -> None:
 
 
 def test_somebody_with_an_api_token(ask: Any) -> None:
-    told = ask("GET", "/reports/q3", "--as", "role:analyst", "--as", "scope:deploy")
-    assert (told["verdict"], told["reason"]) == ("allow", "roles")
+    told = ask("GET", "/deploy", "--as", "scope:deploy")
+    assert (told["verdict"], told["reason"]) == ("allow", "scopes")
+    told = ask("GET", "/deploy", "--as", "admin")
+    assert (told["verdict"], told["reason"]) == ("deny", "missing_scope")

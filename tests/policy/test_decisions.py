@@ -121,5 +121,5 @@ def test_the_table_says_every_word_of_the_rules() -> None:
     }  # fmt: skip
     rows = [row for world in WORLDS.values() for row in asked(world)]
     assert {row.at is None for row in rows} == {row.would is None for row in rows} == {True, False}
-    # A token's own limits are no rule: see test_reach.
+    # What API tokens may is in test_reach and in stories/test_programs.
     assert {row.reason for row in rows} >= {reason.value for reason in Reason} - OF_TOKENS

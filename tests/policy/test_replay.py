@@ -22,8 +22,7 @@ from gateway.policy.replay import OTHER_METHOD, REPORTED, Change, Key, Replay, S
 from gateway.telemetry.logged import Account, Logged, Other, read
 from gateway.telemetry.logs import Decided, DecisionLog
 from tests.policy.rules import ADMIN, TOKENS, USER, person, policy
-from tests.policy.test_decisions import _written as as_written
-from tests.policy.test_decisions import asked
+from tests.policy.test_decisions import as_test, asked
 from tests.policy.worlds import ASKED_HOSTS, ASKED_METHODS, SEGMENTS, random_policy
 from tests.support.decisions import NOW, worlds
 
@@ -65,7 +64,7 @@ def only(policy: Policy, *lines: Logged | Account | Other, **how: Any) -> Key:
 def table(name: str, report_only: bool = False) -> tuple[Policy, tuple[Test, ...]]:
     """A world's rules and rows."""
     world = WORLDS[name]
-    rows = [as_written(row) for row in asked(world)]
+    rows = [as_test(row) for row in asked(world)]
     with tempfile.TemporaryDirectory() as folder:
         file = world.write(Path(folder), TOKENS, lambda upstream: f"http://{upstream}.test:9000", tests=rows)
         loaded = load(file, environ={})

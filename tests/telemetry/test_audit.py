@@ -28,6 +28,8 @@ EVENTS: list[Event] = [
     audit.UserCreated(user="u", email="ada@example.com", actor="cli"),
     audit.UserUpdated(user="u", email="ada@example.com", changed=("is_admin", "disabled"), actor="admin"),
     audit.UserDeleted(user="u", email="ada@example.com", actor="admin"),
+    audit.UsersImported(count=2, admins=1, actor="cli"),
+    audit.HashesExported(count=2, actor="cli"),
     audit.TokenCreated(user="u", credential="t", label="deploys", actor="admin"),
     audit.TokenRevoked(user="u", credential="t", label="deploys", actor="admin"),
 ]
