@@ -155,10 +155,10 @@ def test_a_stream_ends_on_the_replica_that_has_it(add: Add, replicas: list[Runni
 
 
 def test_guesses_are_counted_once_for_all(add: Add, replicas: list[Running]) -> None:
-    add("fay@example.com")
+    add("hal@example.com")
 
     def guess(replica: Running) -> int:
-        body = {"email": "fay@example.com", "password": "wrong, and long enough"}
+        body = {"email": "hal@example.com", "password": "wrong, and long enough"}
         return replica.request("POST", "/auth/login", json_body=body).status
 
     statuses = [guess(replica) for replica in itertools.islice(itertools.cycle(replicas), 9)]
