@@ -232,11 +232,12 @@ class Exchange:
         self._connection = connection
         self._looked = self._pool.ticker.now
         forward.decided.upstream = connection.address
-        connection.begin(self, forward.no_response_body, forward.upgrade != b"")
+        switches = forward.upgrade != b""
         if self._uploaded:
             self._deadline = self._pool.ticker.now + (forward.timeout or self._pool.response)
-            connection.write(forward.head)
+            connection.begin(self, forward.no_response_body, switches, forward.head)
         else:
+            connection.begin(self, forward.no_response_body, switches)
             self._unwritten_head = forward.head  # goes out with the first bytes of the body
             self._touch()
             self._port.resume_body()

@@ -242,7 +242,7 @@ class Passage:
         if self._chunked:
             last = b"0\r\n%b\r\n" % _lines(trailers) if trailers else b"0\r\n\r\n"
             self._connection.transport.write(last)
-        self._end()
+        self._exchange, self._over = None, True
         self._connection.answered(self)
 
     def fail(self, error: GatewayError) -> None:

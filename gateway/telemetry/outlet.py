@@ -5,7 +5,8 @@ out at once and takes what waits along. A kill -9 loses those 0.2 seconds.
 
 Nobody who reads our output may stop us. The descriptor may be shared with other programs,
 so it is not made non-blocking; it is asked (`poll`) before each piece of at most
-4096 bytes, and a pipe that says yes takes that much whole (PIPE_BUF, pipe(7)).
+4096 bytes, and a pipe that says yes takes that much whole (PIPE_BUF, pipe(7)). A file
+takes all at once.
 
 - The reader is slow, or the disk is full: up to 1 MiB waits and is tried again
   every 0.2 seconds. Further lines are dropped and counted; when writing works
@@ -18,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import stat
 import threading
 import time
 from collections import deque
@@ -40,6 +42,9 @@ Schedule = Callable[[float, Callable[[], None]], object]
 
 class Target(Protocol):
     """Where bytes end up."""
+
+    piece: int
+    """Bytes that it may be handed at once."""
 
     def writable(self) -> bool:
         """Would `write` return at once?"""
@@ -172,7 +177,7 @@ class Outlet:
         data, done = b"".join(waiting), 0
         try:
             while done < len(data) and self._target.writable():
-                done += self._target.write(data[done : _end_of_piece(data, done)])
+                done += self._target.write(data[done : _end_of_piece(data, done, self._target.piece)])
         finally:
             if done < len(data):
                 self._lines.insert(0, data[done:])
@@ -184,9 +189,9 @@ class Outlet:
         self._lines, self._size = [], 0
 
 
-def _end_of_piece(data: bytes, start: int) -> int:
+def _end_of_piece(data: bytes, start: int, size: int) -> int:
     """Whole lines if one fits, so that lines of several processes don't mix in one pipe."""
-    end = start + PIECE
+    end = start + size
     if end >= len(data):
         return len(data)
     return data.rfind(b"\n", start, end) + 1 or end
@@ -207,6 +212,7 @@ class DescriptorTarget:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self.piece = MAX_PENDING if stat.S_ISREG(os.fstat(fd).st_mode) else PIECE
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
@@ -219,6 +225,8 @@ class DescriptorTarget:
 
 class StreamTarget:
     """For streams that live in memory."""
+
+    piece = PIECE
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

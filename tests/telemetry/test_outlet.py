@@ -42,6 +42,7 @@ class Reader:
     error: Exception | None = None
     got: bytearray = field(default_factory=bytearray)
     asked: int = 0
+    piece: int = 4096
 
     def writable(self) -> bool:
         self.asked += 1

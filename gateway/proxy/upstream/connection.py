@@ -132,14 +132,17 @@ class Connection(asyncio.Protocol):
 
     # -- the owner's side ----------------------------------------------------------
 
-    def begin(self, owner: Owner, to_head: bool, switches: bool = False) -> None:
+    def begin(self, owner: Owner, to_head: bool, switches: bool = False, request: bytes = b"") -> None:
         """A new request starts, of this owner. `to_head`: its answer has no body. `switches`: it may
-        be answered by 101."""
+        be answered by 101. `request`: all of it, if there is no body to come."""
         self._owner = owner
         self._to_head, self._switches = to_head, switches
-        self._asked = self._answered = self._until_eof = False
+        self._asked = request != b""
+        self._answered = self._until_eof = False
         self._received = 0
         self.uses += 1
+        if request and not self.closed and self._transport is not None:
+            self._transport.write(request)
 
     def write(self, data: bytes) -> None:
         self._asked = True
