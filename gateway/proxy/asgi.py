@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
@@ -164,7 +163,7 @@ class _AsgiPort:
         self._size = 0
         self._finished = self._aborted = self._paused = False
         self._waker: asyncio.Future[None] | None = None
-        self._inbox: deque[Message] = deque()
+        self._inbox: list[Message] = []
         self._inbox_size = 0
         self._held = True
         self._more = forward.body != 0
@@ -234,12 +233,14 @@ class _AsgiPort:
         raise NotImplementedError
 
     def start(self, answer: Answer, data: bytes) -> None:
-        self._begin(answer.status, answer.headers)
+        if not answer.lowered:
+            answer.lowered = [(name.lower(), value) for name, value in answer.headers]
+        self._begin(answer.status, answer.lowered.copy())
         if data:
             self.write(data)
 
-    def _begin(self, status: int, headers: Headers) -> None:
-        lines = [(name.lower(), value) for name, value in headers]
+    def _begin(self, status: int, lines: Headers) -> None:
+        """`lines`: names in small letters, as ASGI wants them; a list that nobody else has."""
         if status == 304:  # its length describes another answer; ASGI servers take it for this one's
             lines = [line for line in lines if line[0] != b"content-length"]
         if self._more:
@@ -330,7 +331,7 @@ class _AsgiPort:
     def _pump(self) -> None:
         """Feed what is in the inbox while the backend takes it."""
         while self._inbox and not self._held:
-            message = self._inbox.popleft()
+            message = self._inbox.pop(0)
             body = message.get("body", b"")
             self._inbox_size -= len(body)
             self._exchange.feed(body)

@@ -381,7 +381,8 @@ class Exchange:
             return answer
         last = answer.edited
         if last is None or last[0] is not edits:
-            fresh = replace(answer, headers=edits.apply(answer.headers), rendered=b"", edited=None)
+            changed = edits.apply(answer.headers)
+            fresh = replace(answer, headers=changed, rendered=b"", lowered=[], edited=None)
             answer.edited = last = (edits, fresh)
         return last[1]
 
@@ -389,7 +390,7 @@ class Exchange:
         offer = self._forward.lone_offer
         if not offer or any(name.lower() == _SUBPROTOCOL for name, _ in answer.headers):
             return answer
-        return replace(answer, headers=[*answer.headers, (_SUBPROTOCOL, offer)])
+        return replace(answer, headers=[*answer.headers, (_SUBPROTOCOL, offer)], lowered=[])
 
     def _send(self, pieces: list[bytes]) -> None:
         if self._connection is None:  # dropping them silently would forge another request

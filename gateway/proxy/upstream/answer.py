@@ -50,6 +50,8 @@ class Answer:
     """The protocol that a 101 switches to, in small letters."""
     rendered: bytes = field(default=b"", repr=False)
     """Room for a port to keep the head as it writes it to the client."""
+    lowered: Headers = field(default_factory=list, repr=False)
+    """Room for a port to keep the lines with names in small letters."""
     edited: tuple[object, Answer] | None = field(default=None, repr=False)
     """Room for an exchange to keep what a route's edits made of it, and which edits these were."""
 
