@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import itertools
 from importlib.metadata import version
-from typing import Any
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.identity.api_tokens import PATTERN
 from gateway.web.body import BODY_LIMIT
+from gateway.web.openapi_schemas import Json, ref, schemas
 
-Json = dict[str, Any]
 Errors = tuple[type[GatewayError], ...]
 
 _BODY: Errors = (errors.BadJson, errors.InvalidField, errors.BodyTooLarge, errors.UnsupportedMediaType)
@@ -63,7 +62,7 @@ def describe(prefix: str) -> Json:
                 "accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "apiToken": {"type": "http", "scheme": "bearer", "bearerFormat": f"^{PATTERN}$"},
             },
-            "schemas": _schemas(),
+            "schemas": schemas(),
         },
     }
 
@@ -398,14 +397,14 @@ def _operation(
     if parameters:
         operation["parameters"] = parameters
     if body:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref(body)}}}
     return operation
 
 
 def _answer(description: str, schema: str | None) -> Json:
     if schema is None:
         return {"description": description}
-    return {"description": description, "content": {"application/json": {"schema": _ref(schema)}}}
+    return {"description": description, "content": {"application/json": {"schema": ref(schema)}}}
 
 
 def _refusals(refusals: Errors) -> Json:
@@ -420,7 +419,7 @@ def _refusals(refusals: Errors) -> Json:
 def _problem(description: str, status: int = 0) -> Json:
     response: Json = {
         "description": description,
-        "content": {"application/problem+json": {"schema": _ref("Problem")}},
+        "content": {"application/problem+json": {"schema": ref("Problem")}},
         "headers": {"X-Gateway-Error": {"description": "The code", "schema": {"type": "string"}}},
     }
     if status == errors.Unauthorized.status:
@@ -444,145 +443,8 @@ def _in_path(name: str) -> Json:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
 _ID: Json = _in_path("id")
 _PAGED_SESSIONS: list[Json] = [
     _query("limit", "Sessions on a page", {"type": "integer", "minimum": 1, "maximum": 200}),
     _query("cursor", "`nextCursor` of the page before", {"type": "string"}),
 ]
-_TEXT: Json = {"type": "string"}
-_TIME: Json = {"type": "string", "format": "date-time"}
-_SECRET: Json = {"type": "string", "format": "password", "writeOnly": True}
-_FLAG: Json = {"type": "boolean"}
-_EMAIL: Json = {"type": "string", "description": "Compared trimmed, in NFKC, without case"}
-_ROLES: Json = {"type": "array", "items": {"type": "string", "pattern": "^[a-z0-9._:-]{1,64}$"}}
-_PERSON: Json = {"id": _TEXT, "email": _EMAIL, "isAdmin": _FLAG, "roles": _ROLES}
-_ACCOUNT: Json = {
-    **_PERSON,
-    "disabled": _FLAG,
-    "service": {**_FLAG, "description": "Has no password: for programs, which come with API tokens"},
-    "createdAt": _TIME,
-}
-_SCOPES: Json = _ROLES
-_METHODS: Json = {"type": "array", "items": {"type": "string", "pattern": "^[A-Z][A-Z-]*$"}}
-_PATHS: Json = {"type": "array", "items": {"type": "string", "pattern": "^/"}}
-_LIMITS: Json = {
-    "methods": {**_METHODS, "type": ["array", "null"], "description": "It is good for these; null for all"},
-    "paths": {**_PATHS, "type": ["array", "null"], "description": "Likewise, patterns as in routes"},
-}
-_API_TOKEN: Json = {
-    "id": _TEXT,
-    "name": _TEXT,
-    "scopes": _SCOPES,
-    **_LIMITS,
-    "createdAt": _TIME,
-    "createdBy": {**_TEXT, "description": "A user's id, or `cli:NAME`"},
-    "expiresAt": {**_TIME, "type": ["string", "null"], "description": "null for never"},
-    "lastUsedAt": {**_TIME, "type": ["string", "null"], "description": "To about a minute"},
-}
-_SESSION: Json = {
-    "id": _TEXT,
-    "createdAt": _TIME,
-    "lastUsedAt": {**_TIME, "description": "Of the login or the latest refresh"},
-    "expiresAt": {**_TIME, "description": "When it is over, unless it is refreshed before"},
-    "address": {**_TEXT, "description": "Where it was last used from"},
-    "userAgent": _TEXT,
-    "current": {**_FLAG, "description": "It is the caller's own"},
-}
-_MAYBE: Json = {"type": ["string", "null"]}
-_EVENT: Json = {
-    "id": _TEXT,
-    "time": _TIME,
-    "name": _TEXT,
-    "actor": _MAYBE,
-    "actorEmail": _MAYBE,
-    "address": _MAYBE,
-    "requestId": _MAYBE,
-    "user": _MAYBE,
-    "email": _MAYBE,
-    "details": {"type": "object"},
-}
-_TOKENS: Json = {"accessToken": _TEXT, "refreshToken": _TEXT}
-_CHANGES: Json = {"email": _EMAIL, "password": _SECRET, "isAdmin": _FLAG, "roles": _ROLES, "disabled": _FLAG}
-
-
-_KEY: Json = {
-    "kid": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
-    "use": {"const": "sig"},
-    "alg": {"enum": ["ES256", "EdDSA", "RS256"]},
-    "kty": {"enum": ["EC", "OKP", "RSA"]},
-    "crv": {"enum": ["P-256", "Ed25519"]},
-    **{name: {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"} for name in ("x", "y", "n", "e")},
-}
-
-
-def _schemas() -> Json:
-    return {
-        "Login": _object({"email": _EMAIL, "password": _SECRET}),
-        "RefreshToken": _object({"refreshToken": _TEXT}),
-        "EmailChange": _object({"email": _EMAIL, "currentPassword": _SECRET}),
-        "PasswordChange": _object({"currentPassword": _SECRET, "newPassword": _SECRET}),
-        "NewAccount": _object(
-            {name: _CHANGES[name] for name in ("email", "password", "isAdmin", "roles")}
-            | {"service": {**_FLAG, "description": "No password: either this or `password`"}},
-            required=["email"],
-        ),
-        "AccountChanges": {**_object(_CHANGES, required=[]), "minProperties": 1},
-        "Person": _object(_PERSON),
-        "Account": _object(_ACCOUNT),
-        "Accounts": _object(
-            {"items": {"type": "array", "items": _ref("Account")}, "nextCursor": {"type": ["string", "null"]}}
-        ),
-        "Session": _object(_SESSION),
-        "Sessions": _object(
-            {"items": {"type": "array", "items": _ref("Session")}, "nextCursor": {"type": ["string", "null"]}}
-        ),
-        "ApiToken": _object(_API_TOKEN),
-        "ApiTokens": _object({"items": {"type": "array", "items": _ref("ApiToken")}}),
-        "NewApiToken": _object({**_API_TOKEN, "token": {"type": "string", "pattern": f"^{PATTERN}$"}}),
-        "NewToken": _object(
-            {
-                "name": {"type": "string", "minLength": 1, "maxLength": 64},
-                "scopes": _SCOPES,
-                "methods": {**_METHODS, "minItems": 1},
-                "paths": {**_PATHS, "minItems": 1},
-                "expiresAt": _TIME,
-            },
-            required=["name"],
-        ),
-        "Event": _object(_EVENT),
-        "Events": _object(
-            {"items": {"type": "array", "items": _ref("Event")}, "nextCursor": {"type": ["string", "null"]}}
-        ),
-        "Tokens": _object(_TOKENS),
-        "LoggedIn": _object({**_TOKENS, "user": _ref("Person")}),
-        "Keys": _object({"keys": {"type": "array", "items": _ref("Key")}}),
-        "Key": _object(_KEY, required=["kid", "use", "alg", "kty"]),
-        "Document": {"type": "object", "required": ["openapi", "info", "paths"]},
-        "Problem": _object(
-            {
-                "type": {"type": "string", "format": "uri"},
-                "title": _TEXT,
-                "status": {"type": "integer", "minimum": 400, "maximum": 599},
-                "detail": _TEXT,
-                "code": {"type": "string", "pattern": "^[a-z_]+$"},
-                "requestId": _TEXT,
-            }
-        ),
-    }
-
-
-def _object(properties: Json, required: list[str] | None = None) -> Json:
-    """A closed object: an unknown field is refused when sent, and never answered.
-
-    Without a list, every property is required.
-    """
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties) if required is None else required,
-        "additionalProperties": False,
-    }
