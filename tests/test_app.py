@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.app import end
+from gateway.upkeep import end
 
 
 @pytest.mark.anyio
