@@ -160,11 +160,25 @@ class Gate:
         """
         token = find_bearer(headers)
         digest = digest_of(token)
+        try:
+            return self._principal(token, digest)
+        except _UnknownToken:
+            await self._meet(digest or b"")
+        return self._principal(token, digest)
+
+    async def _meet(self, digest: bytes) -> None:
+        """Afterwards it is known whom an API token stands for, or that it is nobody. Raises Unavailable.
+
+        Also where database and cut-offs contradict each other, as after a backup was restored: the one
+        says that the token holds, the others that what it says is over. Nobody asks for ever.
+        """
         for _ in range(_TRIES):
+            await self._learn(digest)
             try:
-                return self._principal(token, digest)
-            except _UnknownToken:
-                await self._learn(digest or b"")
+                if self._api_tokens.find(digest) is not None:
+                    return
+            except InvalidToken:
+                return
         raise Unavailable(retry_after=1)
 
     def _principal(self, token: bytes | None, digest: bytes | None) -> Principal | None:
@@ -279,7 +293,7 @@ class Gate:
         async def judgement() -> Forward | Refuse:
             away = None
             try:
-                await self._learn(study.digest or b"")
+                await self._meet(study.digest or b"")
             except Unavailable as error:
                 away = error
             try:

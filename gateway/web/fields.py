@@ -85,8 +85,10 @@ def whole_number(least: int, most: int) -> Read:
 
 
 def moment(name: str, value: Any) -> float:
-    """A time in a query string, in Unix seconds: RFC 3339, or a day, which begins at 00:00 UTC."""
+    """A time, in Unix seconds: RFC 3339, or a day, which begins at 00:00 UTC."""
     try:
+        if not isinstance(value, str):
+            raise ValueError
         if _DAY.fullmatch(value):
             return datetime.fromisoformat(value).replace(tzinfo=UTC).timestamp()
         if _MOMENT.fullmatch(value):

@@ -10,8 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from gateway.accounts.service import Changes, NewToken
+from gateway.accounts.tables import users
 from gateway.identity.api_tokens import make_token
 from tests.support.house import House, open_house, seen_by_backend
 
@@ -162,6 +164,30 @@ async def test_it_is_read_once_and_forged_ones_never(house: House, reads: list[A
     assert {answer.status_code for answer in answers} == {401}
     assert all('error="invalid_token"' in answer.headers["www-authenticate"] for answer in answers)
     assert len(reads) == 1
+
+
+async def test_a_database_older_than_the_cut_offs_is_not_asked_for_ever(
+    house: House, reads: list[Any]
+) -> None:
+    """A backup was restored: it has the user as he was before the last change that everybody felt."""
+    ana = await house.add("ana@example.com")
+    token = await program(house, ana)
+    accounts = house.gateway.accounts
+    await accounts.users.update(ana, Changes(roles=("auditor",)))
+    older = update(users).where(users.c.id == ana).values(version=1)
+    await accounts.api_tokens._database.write(lambda connection: connection.execute(older).rowcount)
+    reads.clear()
+    assert (await ask(house, "/orders", token)).status_code == 503
+    assert (await ask(house, "/auth/me", token)).status_code == 503
+    assert len(reads) <= 6
+
+
+@pytest.mark.parametrize("end", [None, 5, True, [], {}, "", "tomorrow", "2027-01-31T18:00:00"])
+async def test_an_end_that_is_no_time_is_a_mistake_of_the_sender(house: House, end: object) -> None:
+    await house.add("ana@example.com")
+    ana = await house.log_in("ana@example.com")
+    refused = await ana.send("POST", "/auth/tokens", json={"name": "x", "expiresAt": end})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_field")
 
 
 async def test_a_storm_of_made_up_ones_is_turned_away_and_nobody_else_feels_it(
