@@ -196,7 +196,7 @@ def _address(text: str) -> str:
     if text == "unix":
         return text
     try:
-        return str(ip_address(text))
+        return clean(str(ip_address(text)), _LONGEST)  # the zone of an IPv6 address may be any text
     except ValueError:
         raise InvalidField("address: write an IP address, or unix.") from None
 

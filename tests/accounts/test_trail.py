@@ -215,6 +215,13 @@ class TestFinding:
             await found(world, **wanted)
         assert str(refused.value).endswith(".")
 
+    @pytest.mark.parametrize("zone", ["\0", "\udcff", "\x1b[31m", "x" * 999])
+    async def test_an_address_with_a_zone_of_any_text_is_just_not_found(
+        self, world: World, zone: str
+    ) -> None:
+        await world.ann()
+        assert await found(world, address=f"fe80::1%{zone}") == []
+
     @pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "9" * 19, "9" * 400, "²", "१"])
     async def test_a_cursor_of_ones_own_making(self, world: World, cursor: str) -> None:
         with pytest.raises(InvalidField):
