@@ -23,7 +23,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -207,6 +207,9 @@ def _json(file: TextIO) -> Iterator[_Record | Mistake]:
         except json.JSONDecodeError as error:
             yield Mistake(error.lineno, f"can't be read as JSON from here on: {error.msg}")
             return
+        except ValueError:  # Python reads no number of more than 4,300 digits
+            yield Mistake(line, "holds a number that is too long")
+            return
         except RecursionError:
             yield Mistake(line, "is nested too deeply")
             return
@@ -288,10 +291,11 @@ def _moment(name: str, value: Any) -> float:
     try:
         moment = datetime.fromisoformat(text(name, value))
         seconds = moment.timestamp()
+        datetime.fromtimestamp(seconds, UTC)  # its zone may lead to year 10000
     except (ValueError, OverflowError):
         moment, seconds = None, -1.0
     if moment is None or moment.tzinfo is None or seconds < 0:
-        raise InvalidField(f"{name}: write a time since 1970 with its zone, like 2026-11-23T23:37:27Z.")
+        raise InvalidField(f"{name}: write a time from 1970 to 9999 with its zone: 2026-11-23T23:37:27Z.")
     return seconds
 
 

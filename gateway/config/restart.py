@@ -19,7 +19,6 @@ FIXED: tuple[Steps, ...] = (
     ("tokens",),
     ("api_tokens",),
     ("sessions",),
-    ("api_tokens",),
     ("accounts",),
     ("audit",),
     ("rate_limits", "storage"),

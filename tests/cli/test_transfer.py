@@ -180,7 +180,9 @@ class TestCsv:
             (b"email\na@b\n\xe9@b\n", (3, "is not UTF-8")),
             ("email\na@b\0\n", (2, "email: The e-mail")),
             ("email\n" + "x" * 200_000 + "\n", (2, "can't be read as CSV")),
-            ("email,createdAt\na@b,2026-01-01\n", (2, "createdAt: write a time since 1970 with its zone")),
+            ("email,createdAt\na@b,2026-01-01\n", (2, "createdAt: write a time from 1970 to 9999")),
+            ("email,createdAt\na@b,9999-12-31T23:59:59-12:00\n", (2, "createdAt: write a time from 1970")),
+            ("email,createdAt\na@b,9999-12-31T23:59:59.999999Z\n", (2, "createdAt: write a time from 1970")),
             ("email,createdAt\na@b,1969-01-01T00:00:00Z\n", (2, "createdAt: write a time")),
             ("email,createdAt\na@b,x\n", (2, "createdAt: write a time")),
             (f"email,id\na@b,{UUID.upper().replace('0', 'A')}\n", (2, "id: write a UUID in small letters.")),
@@ -230,6 +232,7 @@ class TestJson:
             ('[{"email": "\\ud800@b"}]', (1, "email: half a character")),
             (b'[{"email": "a@b"},\n{"email": "\xe9@b"}]', (2, "is not UTF-8")),
             ("[" * 100_000, (1, "is nested too deeply")),
+            (f'[{{"email": "a@b"}},\n{"1" * 5_000}]', (2, "holds a number that is too long")),
         ],
     )
     def test_a_mistake_is_one_sentence_with_its_line(

@@ -51,6 +51,7 @@ def test_what_a_reload_takes_up(loaded: Write, text: str) -> None:
         ("auth: {prefix: /login}", ["auth.prefix"]),
         ("sessions: {idle_max: 1d, max_per_user: 3}", ["sessions.idle_max", "sessions.max_per_user"]),
         ("sessions: {max_staleness: 1m, on_stale: deny}", ["sessions.max_staleness", "sessions.on_stale"]),
+        ("api_tokens: {max_ttl: 90d, per_user: 3}", ["api_tokens.max_ttl", "api_tokens.per_user"]),
         ("accounts: {password: {min_length: 12}}", ["accounts.password.min_length"]),
         ("accounts: {database: 'sqlite:////x.db'}", ["accounts.database"]),
         ("rate_limits: {storage: 'redis://h', login: {per_account: 1/day}}", ["rate_limits.storage"]),
