@@ -7,12 +7,14 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from gateway.errors import Forbidden, NotFound, Unauthorized
+from gateway.http.cors import NO_PAGES
 from gateway.identity.principal import Principal
 from gateway.policy import decide as room
+from gateway.policy.compile import compile_policy
 from gateway.policy.decide import Decision, Verdict, claims_of, decide
-from gateway.policy.model import Address, Allow, Policy, Reason
+from gateway.policy.model import Address, Allow, Claims, Policy, Reason
 from gateway.policy.readings import strip
-from tests.policy.rules import ADMIN, USER, person, policy
+from tests.policy.rules import ADMIN, USER, loaded, person, policy
 
 RULES = """
     default: authenticated
@@ -124,6 +126,54 @@ class TestRateLimits:
         assert refusal.reason is Reason.DOT_SEGMENT
 
 
+class TestSeveralReadings:
+    """What depends on more than the caller is gathered from every reading as well."""
+
+    RULES = """
+        routes:
+          - {path: /shop/**, allow: public, cors: {origins: ["https://app.example.com"]}}
+          - {path: /shop/sale/**, allow: public, valid: {until: 2030-01-01}}
+          - {path: /shop/same/**, allow: public, cors: {origins: ["https://app.example.com"]}}
+          - {path: /club/**, allow: public}
+    """
+
+    def claims(self, path: bytes) -> Claims:
+        claims = claims_of(policy(self.RULES), "GET", b"a", path)
+        assert isinstance(claims, Claims)
+        return claims
+
+    def test_the_clock_is_looked_at_if_any_of_them_holds_for_a_time(self) -> None:
+        assert self.claims(b"/shop/sale/x").timed
+        assert self.claims(b"/shop//sale/x").timed
+        assert not self.claims(b"/shop//x").timed
+
+    def test_a_page_of_another_origin_may_use_only_what_all_of_them_open_to_it(self) -> None:
+        app = b"https://app.example.com"
+        shop = self.claims(b"/shop/x").cors
+        assert shop is not None
+        assert shop.admits(app)
+        assert self.claims(b"/shop//sale/x").cors is NO_PAGES
+        assert self.claims(b"/shop//same/x").cors == shop
+        assert self.claims(b"/club/x").cors is None
+
+
+def test_on_trial_what_has_no_backend_is_refused_all_the_same() -> None:
+    """`--report-only` lets pass what rules refuse; the default of this file has nowhere to send it."""
+    read = loaded(
+        {
+            "upstreams": {name: {"url": "http://127.0.0.1:9000"} for name in ("shop", "blog")},
+            "default": "nobody",
+            "routes": [{"path": "/shop/**", "allow": "nobody", "upstream": "shop"}],
+        }
+    )
+    assert read.config is not None
+    trial, _ = compile_policy(read.config, read.places, report_only=True)
+    assert trial is not None
+    assert ask(b"/shop", rules=trial).reason is Reason.REPORT_ONLY
+    assert ask(b"/else", rules=trial).reason is Reason.NOBODY
+    assert ask(b"/else", rules=trial).verdict is Verdict.FORBIDDEN
+
+
 def test_what_is_remembered_is_the_request_line_and_not_the_caller() -> None:
     rules = policy("routes: [{path: /m/admin, allow: admin}]")
     for _ in range(3):
@@ -132,6 +182,8 @@ def test_what_is_remembered_is_the_request_line_and_not_the_caller() -> None:
         assert ask(b"/m/admin", rules=rules).verdict is Verdict.UNAUTHENTICATED
     assert len(rules.memory) == 1
     assert ask(b"/m/admin", ADMIN, rules=rules) is ask(b"/m/admin", ADMIN, rules=rules)
+    ask(b"/m/other", rules=rules)
+    assert len(rules.memory) == 2
 
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
