@@ -121,6 +121,7 @@ def test_a_method_does_not_hide_the_stricter_spelling() -> None:
     assert matcher.find_folded("PUT", b"", b"/admin") == {closed, rest}
     assert matcher.find_folded("PUT", b"", b"/other") == {rest}
     assert Matcher([closed, open_]).find_folded("PUT", b"", b"/admin") == {closed, None}
+    assert Matcher([closed, rest]).find_folded("GET", b"", b"/admin") == {closed}
 
 
 def test_each_spelling_goes_its_own_way_below() -> None:
@@ -129,6 +130,18 @@ def test_each_spelling_goes_its_own_way_below() -> None:
     assert matcher.find_folded("GET", b"", b"/admin/users") == {users, one}
     assert matcher.find_folded("GET", b"h.x", b"/admin/users") == {host}
     assert matcher.find_folded("GET", b"g.x", b"/admin") == {None}
+
+
+def test_without_case_a_name_in_braces_stands_for_what_no_literal_takes() -> None:
+    users, one, deep, rest = rule("/Admin/users", "PUT"), rule("/admin/{x}"), rule("/a/{x}/b"), rule("/**")
+    matcher = Matcher([users, one, deep, rest])
+    assert matcher.find_folded("GET", b"", b"/admin/bob") == {one, rest}
+    assert matcher.find_folded("GET", b"", b"/a/x/b") == {deep}
+    assert matcher.find_folded("GET", b"", b"/a//b") == {rest}  # never for nothing
+    slow = rule("/a/B", "PUT")
+    spelled = Matcher([slow, rule("/a/{x}"), rest])
+    assert spelled.find_folded("PUT", b"", b"/a/b") == {slow}
+    assert {each and str(each.pattern) for each in spelled.find_folded("GET", b"", b"/a/b")} == {"/a/{x}"}
 
 
 def test_get_includes_head_unless_head_has_a_rule() -> None:
@@ -153,7 +166,8 @@ def test_get_includes_head_unless_head_has_a_rule() -> None:
         (b"[\xff]", b""),
         (b"::1", b""),
         (b"a:b", b""),
-        (b"a" * 300, b""),
+        (b"a" * 261, b"a" * 261),
+        (b"a" * 262, b""),
     ],
 )
 def test_hosts_compare_without_case_port_and_trailing_dot(header: bytes, host: bytes) -> None:
@@ -168,6 +182,7 @@ def test_hosts() -> None:
         (b"x.org", any_), (b"ax.org", any_), (b"", any_), (b"[::1]", any_),
     ]:  # fmt: skip
         assert matcher.find("GET", header, b"/p") is expected
+    assert matcher.hosts == ["*.x.org", "a.x.org"]
 
 
 @settings(max_examples=40, deadline=None)
