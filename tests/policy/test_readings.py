@@ -40,6 +40,8 @@ def said(path: bytes) -> set[bytes]:
         (b"/a%23b%3Fc", {b"/a#b?c", b"/a#b", b"/a"}),
         (b"/a. /b.", {b"/a. /b.", b"/a/b"}),
         (b"/a%20", {b"/a ", b"/a"}),
+        (b"/a%20/b", {b"/a /b", b"/a/b"}),
+        (b"/a./b", {b"/a./b", b"/a/b"}),
         (b"/%EF%BD%81", {"/ａ".encode(), b"/a"}),
         (b"/\xef\xbd\x81", {"/ａ".encode(), b"/a"}),
         (b"/%C1%A1", {b"/\xc1\xa1", b"/a"}),
@@ -130,6 +132,15 @@ def test_the_limit_of_readings() -> None:
         read(deep + b"25")
     with pytest.raises(AmbiguousPath):  # before anything is decoded
         read(b"/%41" + b";a\\b//c. \xc0\xaf\xef\xbc\x8f" * 3)
+
+
+def test_the_limit_of_their_length_together() -> None:
+    """A long path may have a few readings, since each is looked up."""
+    long = b"/" + b"a" * 8000
+    assert len(read(long + b"%25252541")) == 4
+    with pytest.raises(AmbiguousPath):
+        read(long + b"%2525252541")
+    assert len(read(long * 10 + b"%41")) == 1  # how long a single one may be, whoever reads the head says
 
 
 @pytest.mark.parametrize(
