@@ -197,8 +197,10 @@ def _late(
     ledger: Ledger, rules: SessionRules, claims: RefreshClaims, client: Client
 ) -> Granted | GatewayError:
     """The swap changed nothing: say why, and end the session if that is reuse."""
-    session = ledger.store.session(claims.session)
+    # The user before the session. PostgreSQL shows each query what was committed before it: the other way
+    # round an access token could have the version that ended all sessions, and the look of one before that.
     account = ledger.store.account(claims.user_id)
+    session = ledger.store.session(claims.session)
     if session is None or account is None or not is_alive(session, account.user, ledger.now):
         return InvalidRefreshToken()
     age = session.generation - claims.generation

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 
 from gateway.accounts.database import Database
+from gateway.accounts.service import Changes
+from gateway.accounts.store import Store
 from gateway.errors import InvalidRefreshToken
 from tests.accounts import rotator
-from tests.accounts.world import GRACE, HOME, Clock, World
+from tests.accounts.world import GRACE, HOME, NEW_PASSWORD, Clock, World
+from tests.support.databases import Postgres
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +102,41 @@ async def test_a_logout_racing_refreshes_wins(world: World) -> None:
             return_exceptions=True,
         )
     assert all(row.revoked_reason == "logout" for row in await world.rows(ann.id))
+
+
+@pytest.mark.parametrize("change", ["all sessions are ended", "an admin sets a password"])
+async def test_who_comes_late_just_while_everything_ends_gets_nothing(
+    postgres: Postgres, clock: Clock, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Only PostgreSQL shows a transaction what others commit meanwhile; SQLite has one writer at a time."""
+    world = World(Database(postgres.clean(), clock=clock), clock)
+    ann = await world.ann()
+    spent = (await world.log_in()).refresh_token
+    await world.accounts.sessions.refresh(spent, HOME)
+    loop, begun = asyncio.get_running_loop(), list[str]()
+
+    async def end_everything() -> None:
+        if change == "all sessions are ended":
+            await world.accounts.sessions.end_all(ann.id)
+        else:
+            await world.accounts.users.update(ann.id, Changes(password=NEW_PASSWORD))
+
+    def then_everything_ends(read: Callable[..., Any]) -> Callable[..., Any]:
+        def reading(*arguments: Any, **options: Any) -> Any:
+            found = read(*arguments, **options)
+            if not begun:
+                begun.append("with the first thing that the late one reads")
+                asyncio.run_coroutine_threadsafe(end_everything(), loop).result(20)
+            return found
+
+        return reading
+
+    monkeypatch.setattr(Store, "session", then_everything_ends(Store.session))
+    monkeypatch.setattr(Store, "account", then_everything_ends(Store.account))
+    with pytest.raises(InvalidRefreshToken):
+        await world.accounts.sessions.refresh(spent, HOME)
+    assert begun
+    await world.close()
 
 
 async def test_processes(url: str) -> None:
