@@ -6,6 +6,7 @@ What it adds are restrictions, and scopes, which rules may ask for besides.
 
 **Scopes are given, not taken.** A rule may ask for nothing but a scope, so people may
 give to their own tokens only scopes that the operator named for it; admins may give any.
+What admins gave to themselves counts no longer than they are admins.
 
 The text is shown once, and only its digest is stored. A lower `max_ttl` also shortens the
 tokens that exist, like a lower ttl does access tokens.
@@ -27,7 +28,7 @@ from gateway.accounts.ids import is_id
 from gateway.accounts.ledger import Ledger, Ledgers
 from gateway.accounts.store import Store
 from gateway.accounts.token_store import TokenStore
-from gateway.accounts.values import ApiToken, NewToken
+from gateway.accounts.values import ApiToken, NewToken, User
 from gateway.errors import InvalidField, NotFound, TooManyTokens
 from gateway.http.head import REFUSED_METHODS
 from gateway.identity.api_tokens import digest_of, make_token
@@ -175,10 +176,16 @@ class ApiTokens:
             session=token.id,
             version=user.version,
             expires_at=end,
-            scopes=token.scopes,
+            scopes=self._given(token, user),
             reach=Reach(token.methods, token.paths) if limited else None,
             token=token.id,
         )
+
+    def _given(self, token: ApiToken, user: User) -> tuple[str, ...]:
+        """Its scopes; what people gave themselves as admins goes with their being one."""
+        if user.is_admin or token.created_by != user.id:
+            return token.scopes
+        return tuple(scope for scope in token.scopes if scope in self._rules.own_scopes)
 
     def _note(self, connection: Connection, *, ids: list[str]) -> None:
         now = self._database.now(connection)

@@ -132,6 +132,8 @@ class Manifest:
             raise Refused("no key waits; `gateway keys generate` makes one")
         past = [each.signs_from for each in self.entries if each.signs_from <= now]
         begins = max(now, chosen.made_at + after, max(past, default=-1) + 1)  # never two at one moment
+        if begins > _LATEST:
+            raise Refused("that is beyond the year 9999")
         if begins >= chosen.signs_from:
             raise Refused(f"{chosen.kid} will sign from {written(chosen.signs_from)} on")
         return self._changed(chosen, replace(chosen, signs_from=begins))

@@ -130,6 +130,22 @@ async def test_it_stands_for_its_user_and_says_what_it_is(world: World, desk: De
     assert text not in str(world.events)
 
 
+async def test_what_admins_gave_themselves_goes_with_their_being_one(world: World, desk: Desk) -> None:
+    await world.accounts.users.create("root@example.com", PASSWORD, is_admin=True)
+    ann = await world.ann(is_admin=True)
+    wanted = NewToken("deploys", scopes=("deploy", "read"))
+    _, own = await desk.tokens.create(ann.id, wanted, actor=ann.id)
+    _, given = await desk.make(ann, scopes=("deploy",))
+    assert (await desk.find(own)).scopes == ("deploy", "read")
+    await world.accounts.users.update(ann.id, Changes(is_admin=False))
+    await desk.feed.load()
+    assert (await desk.find(own)).scopes == ("read",)
+    assert (await desk.find(given)).scopes == ("deploy",)
+    await world.accounts.users.update(ann.id, Changes(is_admin=True))
+    await desk.feed.load()
+    assert (await desk.find(own)).scopes == ("deploy", "read")
+
+
 async def test_only_the_digest_is_stored(world: World, desk: Desk) -> None:
     _, text = await desk.make(await world.ann())
 

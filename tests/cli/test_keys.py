@@ -139,6 +139,7 @@ def test_a_stolen_key_goes_at_once(gateway: Command, keys: Path, clock: Clock) -
         (("retire", "nobody"), 1, "there is no key nobody; see `gateway keys list`"),
         (("rotate", "--after", "soon"), 2, "--after "),
         (("rotate", "--after", "-1s"), 2, "--after "),
+        (("rotate", "--after", "9999999d"), 1, "Error: that is beyond the year 9999"),
         (("generate", "--algorithm", "HS256"), 2, "'HS256' is not one of 'ES256', 'EdDSA', 'RS256'"),
         (("generate", "--algorithm", "none"), 2, "'none' is not one of"),
     ],
