@@ -125,9 +125,9 @@ def named_key(token: bytes) -> str | None:
         header = _one_object(urlsafe_b64decode(shape[1] + b"=" * (-len(shape[1]) % 4)))
     except (ValueError, RecursionError):
         raise Unreadable from None
-    kid = header.get("kid")
-    if kid is None and "kid" not in header:
+    if "kid" not in header:
         return None
+    kid = header["kid"]
     if not isinstance(kid, str):
         raise Unreadable
     return kid

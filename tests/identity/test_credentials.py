@@ -47,6 +47,8 @@ def test_nothing_else_is_a_credential(headers: list[tuple[bytes, bytes]]) -> Non
         (b"bearer\t", b""),
         (b"Bearer    abc  ", b"abc"),
         (b"Bearer\tabc", b"abc"),
+        (b"Bearer\tabc\t", b"abc"),
+        (b"Bearer\ta b c", b"a b c"),
         (b" Bearer abc", b"abc"),
         (b"Bearer a b", b"a b"),
         (b"Bearer a, Bearer b", b"a, Bearer b"),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRefreshToken, InvalidToken
+from gateway.identity.keys import MAX_TOKEN_BYTES, Unreadable
 from gateway.identity.keyset import KeySet
 from gateway.identity.pem import ALGORITHMS
 from gateway.identity.tokens import AccessTokens, RefreshTokens
@@ -129,6 +130,18 @@ def test_secrets_publish_nothing() -> None:
     assert access_tokens(KeySet([ACCESS_SECRET])).published() == []
 
 
+@pytest.mark.parametrize("kid", ["k", "ke", "key", "key-", "key-5"])
+def test_a_key_may_have_a_name_of_any_length(kid: str) -> None:
+    named = KeyMint(kid=kid, algorithm="ES256")
+    tokens = access_tokens(key_set(named, TWO))
+    assert tokens.verify(named.access()) == tokens.verify(issue(access_tokens(key_set(named))))
+
+
+def test_a_token_of_a_key_may_be_as_long_as_any_other() -> None:
+    longest = TWO.padded(TWO.access_claims(), MAX_TOKEN_BYTES)
+    assert access_tokens(key_set(TWO)).verify(longest).id == "user-1"
+
+
 # -- and those that don't ------------------------------------------------------------------------------------
 
 FORGED = [(one.algorithm, what, token) for one in ONES for what, token in forged_key_tokens(one)]
@@ -157,6 +170,13 @@ def test_forged_tokens_of_the_secret_stay_refused_beside_keys() -> None:
     tokens = access_tokens(key_set(*ONES[:1], secrets=(ACCESS_SECRET,)))
     assert tokens.verify(Mint().access()).id == "user-1"
     assert [what for what, token in forged_access_tokens() if not refused(tokens, token)] == []
+
+
+def test_one_key_under_two_names_reads_only_what_names_it() -> None:
+    claims = TWO.access_claims()
+    assert TWO.key.read(TWO.sign(claims))
+    with pytest.raises(Unreadable):
+        TWO.key.read(TWO.sign(claims, header={**TWO.header, "kid": "one"}))
 
 
 @given(where=st.integers(0, 10_000), bit=st.integers(0, 7), which=st.sampled_from(range(3)))
@@ -235,6 +255,23 @@ def test_the_memory_of_verified_tokens_dies_with_its_keys() -> None:
     assert tokens.verify(two.access()).id == "user-1"
     tokens.adopt(key_set(one, two))
     assert tokens.verify(token).id == "user-1"
+
+
+def test_keys_change_beside_the_secrets_that_stay() -> None:
+    former = KeySet([ACCESS_SECRET], [ONES[0].dated()])
+    tokens = access_tokens(former.with_keys([TWO.dated()]))
+    assert tokens.verify(Mint().access()) == tokens.verify(TWO.access())
+    assert refused(tokens, ONES[0].access())
+    assert access_tokens(former).verify(ONES[0].access()).id == "user-1"
+
+
+def test_a_key_signs_nothing_that_it_could_not_verify() -> None:
+    clock = Watch()
+    tokens = access_tokens(KeySet([ACCESS_SECRET], [TWO.dated(0, verifies_until=NOW + 30)]), clock)
+    signed: list[object] = []
+    for clock.now in (NOW + 29, NOW + 30):
+        signed.append(header_of(issue(tokens)).get("kid"))
+    assert signed == ["two", None]
 
 
 def test_where_no_key_signs_none_is_made_up() -> None:

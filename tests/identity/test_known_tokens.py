@@ -111,6 +111,16 @@ def test_an_unknown_one_is_remembered_for_a_while(known: KnownTokens, clock: Clo
     known.remember_unknown(b"d")
     known.remember(b"d", principal())
     assert known.find(b"d") is not None
+    known.apply(Cut("user", "u", 9, clock.now + 60))
+    assert known.find(b"d") is None, "it is not taken for unknown once its user changed"
+
+
+def test_two_that_read_it_at_once_leave_one(known: KnownTokens, clock: Clock) -> None:
+    known.remember(b"d", principal(version=3))
+    known.remember(b"d", principal(version=3))
+    known.apply(Cut("user", "u", 4, clock.now + 60))
+    assert known.find(b"d") is None
+    assert len(known) == 0
 
 
 def test_both_memories_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +135,10 @@ def test_both_memories_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch
         known.remember_unknown(b"u%d" % number)
     assert repr(known) == "<KnownTokens 3 known, 3 unknown>"
     assert dead(known, b"u9")
+    known.remember_unknown(b"u7")
+    known.remember_unknown(b"u10")
+    assert dead(known, b"u7")
+    assert known.find(b"u8") is None
 
 
 def test_forgetting_everything_keeps_what_was_used(known: KnownTokens) -> None:

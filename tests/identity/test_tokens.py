@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRefreshToken, InvalidToken
-from gateway.identity.keys import SecretKey
+from gateway.identity.keys import MAX_TOKEN_BYTES, SecretKey
 from gateway.identity.keyset import KeySet
 from gateway.identity.principal import Principal
 from gateway.identity.tokens import AccessTokens, RefreshClaims, RefreshTokens
@@ -77,6 +77,7 @@ def test_its_claims_are_those_that_are_documented() -> None:
     header, payload, _ = issue(access_tokens()).split(b".")
     assert json.loads(unb64(header)) == {"alg": "HS256", "typ": "JWT"}
     assert json.loads(unb64(payload)) == MINT.access_claims()
+    assert b" " not in unb64(payload)  # it is sent with every request
 
 
 def test_any_other_implementation_agrees() -> None:
@@ -175,6 +176,23 @@ def test_a_forged_token_is_refused_in_the_same_words(token: bytes) -> None:
         access_tokens().verify(token)
     assert refusal.value.detail == InvalidToken.sentence
     assert refusal.value.__cause__ is None
+
+
+def test_a_token_may_be_as_long_as_a_header_line_and_no_longer() -> None:
+    longest, too_long = MAX_TOKEN_BYTES, MAX_TOKEN_BYTES + 1
+    assert access_tokens().verify(MINT.padded(MINT.access_claims(), longest)) == ADA
+    with pytest.raises(InvalidToken):
+        access_tokens().verify(MINT.padded(MINT.access_claims(), too_long))
+    claims = REFRESH_MINT.refresh_claims()
+    assert refresh_tokens().verify(REFRESH_MINT.padded(claims, longest).decode()).session == "session-1"
+    with pytest.raises(InvalidRefreshToken):
+        refresh_tokens().verify(REFRESH_MINT.padded(claims, too_long).decode())
+
+
+def test_a_version_may_be_as_large_as_a_database_counts_and_no_larger() -> None:
+    assert access_tokens().verify(MINT.access(ver=2**63 - 1)).version == 2**63 - 1
+    with pytest.raises(InvalidToken):
+        access_tokens().verify(MINT.access(ver=2**63))
 
 
 def test_a_refused_token_is_not_remembered() -> None:

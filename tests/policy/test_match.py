@@ -138,6 +138,7 @@ def test_without_case_a_name_in_braces_stands_for_what_no_literal_takes() -> Non
     assert matcher.find_folded("GET", b"", b"/admin/bob") == {one, rest}
     assert matcher.find_folded("GET", b"", b"/a/x/b") == {deep}
     assert matcher.find_folded("GET", b"", b"/a//b") == {rest}  # never for nothing
+    assert matcher.find("GET", b"", b"/a//b") is rest
     slow = rule("/a/B", "PUT")
     spelled = Matcher([slow, rule("/a/{x}"), rest])
     assert spelled.find_folded("PUT", b"", b"/a/b") == {slow}
