@@ -40,11 +40,14 @@ MOST_SCOPES: Final = 64
 MOST_LIMITS: Final = 32
 """Of methods, and of paths: each request is compared with them."""
 LONGEST_PATH: Final = 256
+MADE_A_DAY: Final = 10
+"""Times as many as it may have an account may make within a day: also those that were revoked leave rows."""
+DAY_S: Final = 86_400.0
 NOTED_EVERY_S: Final = 60.0
 """How exact `last used` is."""
 NOTED_AT_ONCE: Final = 500
 """Ids in one statement."""
-KEEP_ENDED_S: Final = 30 * 86_400.0
+KEEP_ENDED_S: Final = 30 * DAY_S
 """A revoked or expired token's row stays so long, for those who look into something."""
 _LAST_SECOND: Final = 253_402_300_799
 """9999-12-31T23:59:59Z, for tokens without an end."""
@@ -136,6 +139,9 @@ class ApiTokens:
             raise NotFound("There is no such user.")
         if ledger.tokens.count(user_id, now=ledger.now) >= self._rules.per_user:
             raise TooManyTokens
+        made = ledger.tokens.made_by_its_user(user_id, since=ledger.now - DAY_S) if actor == user_id else 0
+        if made >= MADE_A_DAY * self._rules.per_user:
+            raise TooManyTokens("This account has made too many API tokens today; come back tomorrow.")
         wanted = replace(wanted, expires_at=self._end(wanted.expires_at, ledger.now))
         token = ledger.tokens.add(user_id, wanted, digest=digest, created_by=actor, now=ledger.now)
         ledger.note(TokenCreated(user=user_id, credential=token.id, label=token.name, actor=actor))

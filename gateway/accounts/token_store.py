@@ -85,6 +85,12 @@ class TokenStore:
         )
         return int(self._connection.execute(query).scalar_one())
 
+    def made_by_its_user(self, user_id: str, *, since: float) -> int:
+        """How many the user has made since, whatever became of them."""
+        own = api_tokens.c.user_id == user_id, api_tokens.c.created_by == user_id
+        query = select(func.count()).where(*own, api_tokens.c.created_at > since)
+        return int(self._connection.execute(query).scalar_one())
+
     def revoke(self, token_id: str, user_id: str | None, *, now: float) -> ApiToken | None:
         """The token as it was; None if there is none, of this user if one is named, that was not revoked."""
         mine = () if user_id is None else (api_tokens.c.user_id == user_id,)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select
 
-from gateway.accounts.api_tokens import KEEP_ENDED_S, ApiTokens
+from gateway.accounts.api_tokens import KEEP_ENDED_S, MADE_A_DAY, ApiTokens
 from gateway.accounts.database import Database
 from gateway.accounts.feed import Feed
 from gateway.accounts.service import ApiToken, Changes, NewToken, TokenRules, User
@@ -144,6 +144,22 @@ async def test_what_admins_gave_themselves_goes_with_their_being_one(world: Worl
     await world.accounts.users.update(ann.id, Changes(is_admin=True))
     await desk.feed.load()
     assert (await desk.find(own)).scopes == ("deploy", "read")
+
+
+async def test_making_and_revoking_in_a_loop_has_an_end(world: World, desk: Desk, clock: Clock) -> None:
+    ann = await world.ann()
+
+    async def make_own() -> None:
+        made, _ = await desk.tokens.create(ann.id, NewToken("x"), actor=ann.id, own=True)
+        await desk.tokens.revoke(made.id, user_id=ann.id, actor=ann.id)
+
+    for _ in range(MADE_A_DAY * RULES.per_user):
+        await make_own()
+    with pytest.raises(TooManyTokens, match="tomorrow"):
+        await make_own()
+    await desk.make(ann)  # an admin may go on
+    clock.advance(DAY + 1)
+    await make_own()
 
 
 async def test_only_the_digest_is_stored(world: World, desk: Desk) -> None:
