@@ -144,6 +144,20 @@ async def test_a_session_that_is_ended_is_over_for_its_tokens_and_for_the_other_
     ]
 
 
+async def test_the_table_says_why_each_session_ended(world: World) -> None:
+    ann = await world.ann()
+    left, ended, last = [await world.log_in() for _ in range(3)]
+    await world.accounts.sessions.log_out(left.refresh_token)
+    await world.accounts.sessions.end(sid(world, ended), user_id=ann.id)
+    await world.accounts.sessions.end_all(ann.id)
+    why = {row.id: row.revoked_reason for row in await world.rows(ann.id)}
+    assert why == {
+        sid(world, left): "logout",
+        sid(world, ended): "ended",
+        sid(world, last): "all_ended",
+    }
+
+
 async def test_a_strangers_session_and_one_that_is_over_do_not_exist(world: World, clock: Clock) -> None:
     ann = await world.ann()
     bob = await world.accounts.users.create("bob@example.com", PASSWORD)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from itertools import product
 
 import pytest
 
+from gateway.accounts.passwords import Verified
 from gateway.accounts.service import Changes, Client
-from gateway.accounts.store import Store
+from gateway.accounts.store import Account, Store
 from gateway.errors import InvalidCredentials, InvalidField, InvalidRefreshToken, InvalidToken
 from tests.accounts.world import (
     ACCESS_TTL,
@@ -144,13 +147,36 @@ async def test_the_grace_is_for_the_last_generation_only(world: World) -> None:
     assert row.revoked_reason == "reuse"
 
 
-async def test_a_user_who_is_disabled_while_the_swap_happens_gets_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", ["logged out", "ended", "disabled", "expired"])
+async def test_the_grace_ends_with_the_session(world: World, clock: Clock, end: str) -> None:
+    ann = await world.ann()
+    first = await world.log_in()
+    if end == "expired":
+        clock.advance(REFRESH_TTL - 1)
+    second = await world.accounts.sessions.refresh(first.refresh_token, HOME)
+    if end == "logged out":
+        await world.accounts.sessions.log_out(second.refresh_token)
+    elif end == "ended":
+        await world.accounts.sessions.end_all(ann.id)
+    elif end == "disabled":
+        await world.accounts.users.update(ann.id, Changes(disabled=True))
+    else:
+        clock.advance(SESSION_MAX)
+    heard = len(world.events)
+    with pytest.raises(InvalidRefreshToken):
+        await world.accounts.sessions.refresh(first.refresh_token, HOME)
+    assert len(world.events) == heard
+
+
+@pytest.mark.parametrize("since", ["deleted", "disabled"])
+async def test_a_user_who_goes_while_the_swap_happens_gets_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, since: str
 ) -> None:
     ann = await world.ann()
     session = await world.log_in()
+    gone = None if since == "deleted" else Account(replace(ann, disabled=True), "")
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "account", lambda *_: None)
+        patch.setattr(Store, "account", lambda *_: gone)
         with pytest.raises(InvalidRefreshToken):
             await world.accounts.sessions.refresh(session.refresh_token, HOME)
     [row] = await world.rows(ann.id)
@@ -190,12 +216,15 @@ async def test_a_signed_token_of_an_unknown_generation_is_refused_and_harms_noth
 async def test_a_signed_token_of_someone_elses_session_is_refused(world: World) -> None:
     await world.ann()
     bob = await world.accounts.users.create("bob@example.com", PASSWORD)
-    claims = world.refresh_tokens.verify((await world.log_in()).refresh_token)
-    for session in (claims.session, "no-such-session", "x" * 255):
+    login = await world.log_in()
+    claims = world.refresh_tokens.verify(login.refresh_token)
+    await world.accounts.sessions.refresh(login.refresh_token, HOME)
+    sessions = (claims.session, "no-such-session", "x" * 255)
+    for session, generation in product(sessions, (0, 1)):  # the one before, within the grace, and the present
         crossed = world.refresh_tokens.issue(
             user_id=bob.id,
             session=session,
-            generation=0,
+            generation=generation,
             issued_at=claims.issued_at,
             expires_at=claims.expires_at,
         )
@@ -331,6 +360,23 @@ async def test_who_can_not_change_a_password(world: World) -> None:
     await world.accounts.users.delete(ann.id)
     with pytest.raises(InvalidCredentials):
         await world.accounts.own.change_password(world.principal(other.access_token), PASSWORD, NEW_PASSWORD)
+
+
+async def test_a_user_who_is_disabled_while_the_password_is_checked_gets_no_session(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await world.ann()
+    verify = world.passwords.verify
+
+    async def slowly(password: str, password_hash: str | None) -> Verified:
+        found = await verify(password, password_hash)
+        await world.accounts.users.update(ann.id, Changes(disabled=True))
+        return found
+
+    monkeypatch.setattr(world.passwords, "verify", slowly)
+    with pytest.raises(InvalidCredentials):
+        await world.log_in()
+    assert await world.rows(ann.id) == []
 
 
 async def test_a_login_that_races_a_password_change_does_not_survive_it(world: World) -> None:
