@@ -317,6 +317,8 @@ async def test_a_login_beyond_the_cap_ends_the_session_that_was_used_least_recen
     assert [(event.user, event.session, event.reason) for event in events] == [
         (ann.id, sid(strict, second), "too_many")
     ]
+    why = {row.id: row.revoked_reason for row in await strict.rows(ann.id) if row.revoked_reason}
+    assert why == {sid(strict, second): "too_many"}
 
 
 async def later(world: World, clock: Clock) -> LoggedIn:

@@ -12,6 +12,7 @@ from gateway.accounts.passwords import Verified
 from gateway.accounts.service import Changes, Client
 from gateway.accounts.store import Account, Store
 from gateway.errors import InvalidCredentials, InvalidField, InvalidRefreshToken, InvalidToken
+from gateway.telemetry.audit import GraceHit, LoggedOut, LoginFailed, LoginSucceeded, RefreshReused
 from tests.accounts.world import (
     ACCESS_TTL,
     ELSEWHERE,
@@ -416,3 +417,30 @@ async def test_a_caller_who_goes_away_changes_nothing(world: World) -> None:
     while world.holds(session.access_token):  # the transaction runs on, and is published
         await world.database.ping()
     assert world.names()[-1] == "LoggedOut"
+
+
+async def test_the_trail_says_who_it_was_which_session_and_from_where(world: World, clock: Clock) -> None:
+    ann = await world.ann()
+    for email in ("ann@example.com", "nobody@example.com"):
+        with pytest.raises(InvalidCredentials):
+            await world.log_in(email, "wrong password", ELSEWHERE)
+    first = await world.log_in()
+    second = await world.accounts.sessions.refresh(first.refresh_token, HOME)
+    await world.accounts.sessions.refresh(first.refresh_token, ELSEWHERE)
+    await world.accounts.sessions.log_out(second.refresh_token, HOME)
+    stolen = await world.log_in()
+    await world.accounts.sessions.refresh(stolen.refresh_token, HOME)
+    clock.advance(GRACE + 1)
+    with pytest.raises(InvalidRefreshToken):
+        await world.accounts.sessions.refresh(stolen.refresh_token, ELSEWHERE)
+    one, two = (world.principal(each.access_token).session for each in (first, stolen))
+    here, there = HOME.address, ELSEWHERE.address
+    assert world.events[1:] == [
+        LoginFailed(email="ann@example.com", user=ann.id, address=there),
+        LoginFailed(email="nobody@example.com", user=None, address=there),
+        LoginSucceeded(user=ann.id, email="ann@example.com", session=one, address=here),
+        GraceHit(user=ann.id, session=one, address=there),
+        LoggedOut(user=ann.id, session=one, address=here),
+        LoginSucceeded(user=ann.id, email="ann@example.com", session=two, address=here),
+        RefreshReused(user=ann.id, session=two, address=there),
+    ]
