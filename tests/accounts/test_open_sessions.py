@@ -13,7 +13,17 @@ from gateway.accounts.feed import Feed
 from gateway.accounts.service import Changes, Client, LoggedIn, OpenSession
 from gateway.accounts.values import Page
 from gateway.errors import GatewayError, InvalidField, InvalidRefreshToken, NotFound
-from tests.accounts.world import ACCESS_TTL, ELSEWHERE, HOME, LEEWAY, PASSWORD, REFRESH_TTL, Clock, World
+from tests.accounts.world import (
+    ACCESS_TTL,
+    ELSEWHERE,
+    HOME,
+    LEEWAY,
+    NEW_PASSWORD,
+    PASSWORD,
+    REFRESH_TTL,
+    Clock,
+    World,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -146,15 +156,23 @@ async def test_a_session_that_is_ended_is_over_for_its_tokens_and_for_the_other_
 
 async def test_the_table_says_why_each_session_ended(world: World) -> None:
     ann = await world.ann()
-    left, ended, last = [await world.log_in() for _ in range(3)]
+    left, ended, other, last = [await world.log_in() for _ in range(4)]
     await world.accounts.sessions.log_out(left.refresh_token)
     await world.accounts.sessions.end(sid(world, ended), user_id=ann.id)
+    await world.accounts.own.change_password(world.principal(last.access_token), PASSWORD, NEW_PASSWORD)
     await world.accounts.sessions.end_all(ann.id)
+    again = await world.log_in(password=NEW_PASSWORD)
+    await world.accounts.users.update(ann.id, Changes(password=PASSWORD))
+    once_more = await world.log_in()
+    await world.accounts.users.update(ann.id, Changes(disabled=True))
     why = {row.id: row.revoked_reason for row in await world.rows(ann.id)}
     assert why == {
         sid(world, left): "logout",
         sid(world, ended): "ended",
+        sid(world, other): "password_changed",
         sid(world, last): "all_ended",
+        sid(world, again): "password_set",
+        sid(world, once_more): "disabled",
     }
 
 
