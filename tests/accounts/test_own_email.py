@@ -12,6 +12,7 @@ from gateway.accounts.feed import Feed
 from gateway.accounts.passwords import Verified
 from gateway.accounts.service import Changes
 from gateway.errors import EmailTaken, InvalidCredentials, InvalidField, InvalidToken, Unavailable
+from gateway.telemetry.audit import UserUpdated
 from tests.accounts.world import HOME, NEW_PASSWORD, PASSWORD, Clock, World
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +36,17 @@ async def test_every_access_token_that_says_the_old_one_is_dead_on_every_replica
         assert world.holds(fresh.access_token)
         assert world.principal(fresh.access_token).email == NEW
     event = world.events[-1]
-    assert (event.name, event.email, event.changed, event.actor) == ("user_updated", NEW, ("email",), ann.id)
+    assert event == UserUpdated(user=ann.id, email=NEW, changed=("email",), actor=ann.id)
+
+
+async def test_ones_own_address_again_changes_nothing(world: World) -> None:
+    ann = await world.ann()
+    mine = await world.log_in()
+    heard = len(world.events)
+    me = world.principal(mine.access_token)
+    assert await world.accounts.own.change_email(me, PASSWORD, "ANN@example.com") == ann
+    assert world.holds(mine.access_token)
+    assert len(world.events) == heard
 
 
 async def test_the_password_must_not_be_the_new_address(world: World) -> None:

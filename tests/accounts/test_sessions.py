@@ -12,7 +12,14 @@ from gateway.accounts.passwords import Verified
 from gateway.accounts.service import Changes, Client
 from gateway.accounts.store import Account, Store
 from gateway.errors import InvalidCredentials, InvalidField, InvalidRefreshToken, InvalidToken
-from gateway.telemetry.audit import GraceHit, LoggedOut, LoginFailed, LoginSucceeded, RefreshReused
+from gateway.telemetry.audit import (
+    GraceHit,
+    LoggedOut,
+    LoginFailed,
+    LoginSucceeded,
+    PasswordChanged,
+    RefreshReused,
+)
 from tests.accounts.world import (
     ACCESS_TTL,
     ELSEWHERE,
@@ -320,6 +327,7 @@ async def test_a_changed_password_ends_every_other_session(world: World) -> None
     ann = await world.ann()
     mine, other, third = [await world.log_in() for _ in range(3)]
     await world.accounts.own.change_password(world.principal(mine.access_token), PASSWORD, NEW_PASSWORD)
+    assert world.events[-1] == PasswordChanged(user=ann.id, actor=ann.id)
     assert world.holds(mine.access_token)
     assert not world.holds(other.access_token)
     assert not world.holds(third.access_token)
