@@ -15,8 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
-from gateway.identity.keys import Key, PrivateKey, SecretKey, Unreadable, named_key
+from gateway.identity.keys import Key, SecretKey, Unreadable, named_key
+
+if TYPE_CHECKING:
+    from gateway.identity.keypair import PrivateKey
 
 
 @dataclass(frozen=True, slots=True)

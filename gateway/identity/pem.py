@@ -7,9 +7,10 @@ imported when a first key is read or made.
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.identity.keys import PrivateKey
+if TYPE_CHECKING:
+    from gateway.identity.keypair import PrivateKey
 
 ALGORITHMS = ("ES256", "EdDSA", "RS256")
 """What a key may sign with (RFC 7518 §3.1, RFC 8037), the recommended one first."""
@@ -45,6 +46,8 @@ def read_key(kid: str, algorithm: str, pem: bytes) -> PrivateKey:
     found, private = _fit(_loaded(pem))
     if found != algorithm:
         raise BadKey(f"holds a key for {found}, and keys.json says {algorithm}")
+    from gateway.identity.keypair import PrivateKey
+
     return PrivateKey(kid, algorithm, private)
 
 
