@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,11 +68,11 @@ def add(
     end = None if expires_in is None else time.time() + _duration(expires_in)
     wanted = NewToken(name, scopes, methods or None, paths or None, end)
     made, secret = with_accounts(config, lambda accounts: _create(accounts, who, wanted))
-    if output == "json":
-        say_json({**_as_json(made), "token": secret})
-        return
-    complain(f"made {printable(made.name)}, id {made.id}, {_end(made)}; this is the only time it is shown:")
-    say(secret)
+    try:
+        _show(made, secret, output)
+    except OSError:  # a full disk, a reader that is gone: nobody has the token, so it must not be good
+        with_accounts(config, lambda accounts: accounts.api_tokens.revoke(made.id, actor=actor()))
+        raise
 
 
 @tokens.command("list")
@@ -119,6 +120,16 @@ async def _list(accounts: Accounts, who: str | None) -> list[tuple[ApiToken, str
         user = await find_user(accounts, who)
         return [(token, user.email) for token in await accounts.api_tokens.of_user(user.id)]
     return await accounts.api_tokens.all()
+
+
+def _show(made: ApiToken, secret: str, output: str) -> None:
+    if output == "json":
+        say_json({**_as_json(made), "token": secret})
+    else:
+        described = f"{printable(made.name)}, id {made.id}, {_end(made)}"
+        complain(f"made {described}; this is the only time it is shown:")
+        say(secret)
+    sys.stdout.flush()
 
 
 def _duration(written: str) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gateway.identity.api_tokens import is_sound
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, environment
 
 pytestmark = pytest.mark.usefixtures("site")
 
@@ -40,6 +42,20 @@ class TestAdd:
         assert "this is the only time it is shown" in added.err
         assert added.out.strip() not in added.err
         assert '"name": "token_created"' in added.err
+
+    @pytest.mark.parametrize("output", ["text", "json"])
+    def test_one_that_could_not_be_shown_is_revoked(self, gateway: Command, ci: str, output: str) -> None:
+        words = ["tokens", "add", ci, "--name", "x", "--format", output]
+        with Path("/dev/full").open("w") as full:
+            failed = subprocess.run(
+                [sys.executable, "-m", "gateway", *words],
+                stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=environment(),
+            )  # fmt: skip
+        assert failed.returncode == 1
+        assert "No space left on device" in failed.stderr
+        assert '"name": "token_revoked"' in failed.stderr
+        assert "Traceback" not in failed.stderr
+        assert listed(gateway) == []
 
     def test_everything_that_can_be_said_of_one(self, gateway: Command, ci: str) -> None:
         added = gateway(
