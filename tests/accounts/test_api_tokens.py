@@ -419,6 +419,13 @@ class TestServiceAccounts:
         await world.accounts.users.update(ci.id, Changes(is_admin=False))
         await world.accounts.users.delete(ci.id)
 
+    async def test_it_may_go_though_no_person_is_an_admin(self, world: World) -> None:
+        """Nobody loses an admin who could log in."""
+        ci = await world.accounts.users.create("ci@example.com", None, is_admin=True)
+        await world.accounts.users.update(ci.id, Changes(is_admin=False))
+        await world.accounts.users.update(ci.id, Changes(is_admin=True))
+        await world.accounts.users.delete(ci.id)
+
     async def test_a_password_makes_it_a_persons_account(self, world: World) -> None:
         ann = await world.ann(is_admin=True)
         ci = await world.accounts.users.create("ci@example.com", None, is_admin=True)

@@ -119,6 +119,22 @@ async def test_every_way_to_a_new_password_is_held_to_it(world: World) -> None:
 
 
 @pytest.mark.anyio
+async def test_an_address_that_moves_while_the_password_is_hashed_is_compared_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await world.ann()
+    make = world.passwords.hash
+
+    async def slowly(password: str) -> str:
+        await world.accounts.users.update(ann.id, Changes(email="another.name@example.com"))
+        return await make(password)
+
+    monkeypatch.setattr(world.passwords, "hash", slowly)
+    with pytest.raises(InvalidField, match="before the @"):
+        await world.accounts.users.update(ann.id, Changes(password="another.name"))
+
+
+@pytest.mark.anyio
 async def test_a_password_that_exists_is_not_judged(world: World) -> None:
     """The rules may have been others then; who knows it is still its owner."""
     lax = World(world.database, world.clock, min_length=8)
