@@ -157,7 +157,8 @@ def update(ledger: Ledger, user_id: str, edit: Edit, *, actor: str | None) -> Us
     ledger.cut_user(user_id, after.version)
     if new_password is not None or (after.disabled and not before.disabled):
         reason = "disabled" if new_password is None else "password_set"
-        ledger.store.end_sessions(user_id, reason=reason, now=ledger.now, unexpired_since=ledger.now)
+        # Also one that is over: a refresh that is not committed yet may just have prolonged it.
+        ledger.store.end_sessions(user_id, reason=reason, now=ledger.now, unexpired_since=ledger.oldest_token)
     _note_update(ledger, before, after, new_password=new_password is not None, actor=actor)
     return after
 

@@ -18,7 +18,7 @@ from gateway.errors import (
     NotFound,
 )
 from gateway.telemetry.audit import PasswordChanged, UserCreated, UserDeleted, UserUpdated
-from tests.accounts.world import HOME, NEW_PASSWORD, PASSWORD, Clock, World, execute
+from tests.accounts.world import HOME, NEW_PASSWORD, PASSWORD, REFRESH_TTL, Clock, World, execute
 
 pytestmark = pytest.mark.anyio
 
@@ -139,6 +139,17 @@ async def test_no_change_is_no_change(world: World) -> None:
         assert await world.accounts.users.update(ann.id, changes) == ann
     assert world.holds(session.access_token)
     assert world.names() == ["UserCreated", "LoginSucceeded"]
+
+
+async def test_a_session_that_a_refresh_may_just_prolong_is_ended_with_the_others(
+    world: World, clock: Clock
+) -> None:
+    ann = await world.ann()
+    await world.log_in()
+    clock.advance(REFRESH_TTL + 1)
+    await world.accounts.users.update(ann.id, Changes(password=NEW_PASSWORD))
+    [row] = await world.rows(ann.id)
+    assert row.revoked_reason == "password_set"
 
 
 async def test_a_password_set_by_an_admin_replaces_the_old_one(world: World) -> None:
