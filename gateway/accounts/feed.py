@@ -51,6 +51,8 @@ BREATH: Final = 1000
 """Cut-offs applied in one go; then requests have their turn."""
 PRUNE_EVERY: Final = 3600
 """Polls between two clean-ups."""
+PRUNE_FIRST: Final = 60
+"""Polls before the first: also a process that is started anew every hour cleans up."""
 KEEP_EXPIRED_S: Final = 86_400.0
 """A session's row stays a day after its last refresh token expired, for those who look into something."""
 
@@ -103,7 +105,7 @@ class Feed:
         brief = self._crowded and self._polls % CROWDED_EVERY
         question = self._everything if full else self._newest if brief else self._lately
         await self._try(self._read, question)
-        if self._polls % PRUNE_EVERY == 0:
+        if self._polls % PRUNE_EVERY == PRUNE_FIRST % PRUNE_EVERY:
             await self._try(self.prune)
 
     async def catch_up(self) -> None:

@@ -354,3 +354,14 @@ async def test_what_is_long_dead_is_pruned(
     count = text("SELECT count(*) FROM cutoffs")
     assert await world.database.read(lambda c: c.execute(count).scalar_one()) == 0
     await world.accounts.sessions.refresh(living.refresh_token, HOME)
+
+
+async def test_the_first_clean_up_comes_soon(world: World, clock: Clock) -> None:
+    """A process that is started anew every few minutes would never come to its second hour."""
+    ann = await world.ann()
+    await world.log_in()
+    clock.advance(SESSION_MAX)
+    feed = Feed(world.database, world.cutoffs.apply)
+    for _ in range(subject.PRUNE_FIRST):
+        await feed.poll()
+    assert await world.rows(ann.id) == []
