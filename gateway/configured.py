@@ -19,7 +19,7 @@ from gateway.identity.revocation import Cut, Cutoffs
 from gateway.identity.tokens import AccessTokens, RefreshTokens
 from gateway.policy import reach
 from gateway.policy.model import Policy
-from gateway.proxy.gate import Destination, Rules
+from gateway.proxy.rules import Destination, Rules
 from gateway.proxy.upstream.address import Address, Tls
 from gateway.proxy.upstream.pool import Pool
 from gateway.proxy.upstream.settings import Ejection, HealthCheck, Settings

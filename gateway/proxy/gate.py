@@ -1,4 +1,4 @@
-"""The story of one request, on one screen: who asks, may they, and what goes upstream.
+"""The story of one request: who asks, may they, and what goes upstream.
 
 `judge` calls down and gets a value back each time. It never waits: tokens, cut-offs
 and rules are all in memory, and there is no database on this path. Only a limit that
@@ -7,21 +7,18 @@ to the one request that it is about.
 
 Much of a judgement depends on the header lines alone, and a client that keeps its
 connection sends the same ones again and again. So what they say is worked out once
-(`_Study`), and with it the lines that go upstream for the last route and caller.
+(`study.Study`), and with it the lines that go upstream for the last route and caller.
 
 Often the whole head comes again, byte for byte, from the same peer. If it was let
 pass, and nothing but head, rules and caller had a say in that, it is let pass again
-(`_Grant`), as long as those are the same: who the caller is, whether the token still
+(`study.Grant`), as long as those are the same: who the caller is, whether the token still
 holds and whether it was cut off is asked every time.
 """
 
 from __future__ import annotations
 
-import random
-import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf, nan
 
@@ -37,11 +34,10 @@ from gateway.errors import (
     Unavailable,
 )
 from gateway.http.client_address import Client, ClientAddresses
-from gateway.http.cors import Cors, CorsEdits, Lines, Page, read_page
-from gateway.http.framing import CHUNKED, Framing, read_framing
+from gateway.http.cors import CorsEdits, Lines, Page, read_page
+from gateway.http.framing import CHUNKED, read_framing
 from gateway.http.head import METHODS, REFUSED_METHODS, Head, Headers
-from gateway.http.header_edits import NO_EDITS, HeaderEdits
-from gateway.http.identity_headers import HeaderSieve, IdentityLines
+from gateway.http.header_edits import HeaderEdits
 from gateway.http.websocket import WEBSOCKET, check_handshake, lone_bearer, read_upgrade, take_bearer
 from gateway.identity.api_tokens import digest_of
 from gateway.identity.credentials import find_bearer
@@ -50,41 +46,13 @@ from gateway.identity.principal import Principal
 from gateway.identity.revocation import Cutoffs
 from gateway.identity.tokens import AccessTokens
 from gateway.policy.decide import claims_of, settle, settle_out_of_reach
-from gateway.policy.model import Claims, Decision, Policy, Route, Verdict
+from gateway.policy.model import Claims, Decision, Route, Verdict
 from gateway.policy.reach import reaches
 from gateway.proxy.limits import Hit, RouteLimits, by_address, by_user
-from gateway.proxy.upstream.pool import Pool
+from gateway.proxy.rules import Rules
+from gateway.proxy.study import Grant, Study, random_id, request_id_of, trace_lines
 from gateway.proxy.verdict import Forward, Judgement, Preflight, Refuse, Wait
 from gateway.telemetry.logs import Decided
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """An upstream as the gate needs it."""
-
-    pool: Pool
-    """Whose connections carry the request."""
-    sieve: HeaderSieve
-    """Which of the client's headers go along."""
-    host: bytes
-    """The Host header to send."""
-    preserve_host: bool = False
-    """Send the client's own Host instead."""
-    until_exp: bool = False
-    """A tunnel or a stream ends with the token it was opened with, not only with the session."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rules:
-    """What a reload replaces, all at once. Whoever was judged by the old ones keeps them."""
-
-    policy: Policy
-    """Who may do what."""
-    destinations: Mapping[str, Destination]
-    """The upstreams, by name."""
-    identity: IdentityLines
-    """How a backend is told who asks."""
-
 
 _Judged = Forward | Refuse | Wait
 """What becomes of a request that is no preflight."""
@@ -135,7 +103,7 @@ class Gate:
         return self._judge_anew(head)
 
     def _judge_anew(self, head: Head) -> Judgement:
-        study: _Study | None = head.known.study
+        study: Study | None = head.known.study
         if study is not None and not study.is_of(head, self._rules):
             study = None
         client = study.client if study is not None else self._clients.of(head)
@@ -205,7 +173,7 @@ class Gate:
         except (InvalidToken, CutoffsStale, _UnknownToken):
             return False
 
-    def _study(self, head: Head, client: Client) -> _Study:
+    def _study(self, head: Head, client: Client) -> Study:
         framing = read_framing(head.headers, http_version=head.http_version)
         offered, headers = take_bearer(head.headers)
         token = find_bearer(headers)
@@ -218,9 +186,9 @@ class Gate:
             token = token if offered is None else offered
         lone = lone_bearer(head.headers) or b""
         page = read_page(headers) if self._rules.policy.cors else None
-        return _Study(self._rules, head, headers, framing, client, token, asked, lone, page)
+        return Study(self._rules, head, headers, framing, client, token, asked, lone, page)
 
-    def _judge(self, head: Head, study: _Study, decided: Decided) -> Judgement:
+    def _judge(self, head: Head, study: Study, decided: Decided) -> Judgement:
         if head.method in REFUSED_METHODS:
             raise MethodNotAllowed(allow=METHODS)
         if study.page is not None and head.method == "OPTIONS":
@@ -242,7 +210,7 @@ class Gate:
     def _decide(
         self,
         head: Head,
-        study: _Study,
+        study: Study,
         claims: Claims,
         decided: Decided,
         away: Unavailable | None = None,
@@ -289,7 +257,7 @@ class Gate:
         lasting = not (claims.limited or claims.timed or study.client.trusted or study.asked or bad_token)
         return self._forward(head, study, principal, claims, decision, decided, lasting)
 
-    def _look_up(self, head: Head, study: _Study, claims: Claims, decided: Decided) -> Wait:
+    def _look_up(self, head: Head, study: Study, claims: Claims, decided: Decided) -> Wait:
         async def judgement() -> Forward | Refuse:
             away = None
             try:
@@ -305,7 +273,7 @@ class Gate:
         return Wait(judgement, decided)
 
     def _within(
-        self, hits: list[Hit], head: Head, study: _Study, decided: Decided, then: Callable[[], _Judged]
+        self, hits: list[Hit], head: Head, study: Study, decided: Decided, then: Callable[[], _Judged]
     ) -> _Judged:
         """`then`, if the limits allow. Raises TooManyRequests."""
         if self._limits.count(hits):
@@ -324,7 +292,7 @@ class Gate:
     def _forward(
         self,
         head: Head,
-        study: _Study,
+        study: Study,
         principal: Principal | None,
         claims: Claims,
         decision: Decision,
@@ -352,7 +320,7 @@ class Gate:
         forward = Forward(
             decided.request_id,
             destination.pool,
-            b"%b%b\r\n" % (start, _trace_lines(head, study.client, decided.request_id)),
+            b"%b%b\r\n" % (start, trace_lines(head, study.client, decided.request_id)),
             framing.body,
             limit,
             method == "HEAD",
@@ -366,10 +334,10 @@ class Gate:
             cors,
         )
         if lasting:
-            head.granted = _Grant(forward, start, study, principal)
+            head.granted = Grant(forward, start, study, principal)
         return forward
 
-    def _stands(self, method: str, path: bytes, study: _Study, principal: Principal | None) -> bool:
+    def _stands(self, method: str, path: bytes, study: Study, principal: Principal | None) -> bool:
         """Whether what was allowed still is; asked several times a second while a stream or tunnel lasts."""
         if principal is not None and (
             self._is_cut_off(principal) or (principal.token is not None and self._is_over(principal))
@@ -407,141 +375,7 @@ class _UnknownToken(Exception):
     """An API token that this process has not met; it has to be learnt before anything can be said."""
 
 
-class _Grant:
-    """What lets the same head pass again. Whoever asks has made sure that rules and caller are the same."""
-
-    __slots__ = ("_decided", "_forward", "_start", "digest", "principal", "rules", "token")
-
-    def __init__(self, forward: Forward, start: bytes, study: _Study, principal: Principal | None) -> None:
-        self.rules, self.principal = study.rules, principal
-        self.token, self.digest = study.token, study.digest
-        self._forward, self._start = forward, start
-        self._decided = forward.decided.another("")  # as it is now: what comes of this request is its own
-
-    def another(self) -> Forward:
-        """The same with ids of its own."""
-        drawn = f"{random.getrandbits(192) | 1:048x}"
-        request_id, ids, same = drawn[:32], drawn.encode(), self._forward
-        return Forward(
-            request_id,
-            same.upstream,
-            b"%bX-Request-Id: %b\r\ntraceparent: 00-%b-%b-01\r\n\r\n"
-            % (self._start, ids[:32], ids[:32], ids[32:]),
-            same.body,
-            same.body_limit,
-            same.no_response_body,
-            same.replayable,
-            self._decided.another(request_id),
-            same.standing,
-            same.timeout,
-            same.edits,
-            same.upgrade,
-            same.lone_offer,
-            same.cors,
-        )
-
-
-class _Study:
-    """What header lines say, for one peer and one set of rules; and what was last sent on for them."""
-
-    __slots__ = (
-        "_edits",
-        "_edits_for",
-        "_for",
-        "_tail",
-        "asked",
-        "client",
-        "digest",
-        "framing",
-        "headers",
-        "http_version",
-        "lone",
-        "page",
-        "peer",
-        "rules",
-        "scheme",
-        "token",
-    )
-
-    def __init__(
-        self,
-        rules: Rules,
-        head: Head,
-        headers: Headers,
-        framing: Framing,
-        client: Client,
-        token: bytes | None,
-        asked: bytes | None,
-        lone: bytes,
-        page: Page | None,
-    ) -> None:
-        self.rules = rules
-        self.http_version, self.peer, self.scheme = head.http_version, head.peer, head.scheme
-        self.headers = headers
-        """Without a token among the subprotocols."""
-        self.framing = framing
-        self.client = client
-        self.token = token
-        self.digest = digest_of(token)
-        """Of an API token; None for any other credential."""
-        self.asked = asked
-        """The protocol to switch to."""
-        self.lone = lone
-        """The token's subprotocol, if it was the only one."""
-        self.page = page
-        """Of a browser, if some rule minds."""
-        self._edits_for: tuple[Route, Cors] | None = None
-        self._edits = _NO_CORS_EDITS
-        self._for: tuple[Route, Principal | None, bytes] | None = None
-        self._tail = b""
-
-    def is_of(self, head: Head, rules: Rules) -> bool:
-        return (
-            self.rules is rules
-            and self.peer == head.peer
-            and self.http_version == head.http_version
-            and self.scheme == head.scheme
-        )
-
-    def tail(
-        self, destination: Destination, route: Route, principal: Principal | None, upgrade: bytes
-    ) -> bytes:
-        """The head behind the target, but for what is new with every request."""
-        last = self._for
-        if last is None or last[0] is not route or last[1] is not principal or last[2] != upgrade:
-            self._tail = self._render(destination, route, principal, upgrade)
-            self._for = (route, principal, upgrade)
-        return self._tail
-
-    def edits(self, route: Route, cors: Cors) -> CorsEdits:
-        """What becomes of the response's headers, and how a page may read it."""
-        last = self._edits_for
-        if last is None or last[0] is not route or last[1] is not cors:
-            self._edits = CorsEdits(route.response_headers, cors.lines(self.page))
-            self._edits_for = (route, cors)
-        return self._edits
-
-    def _render(
-        self, destination: Destination, route: Route, principal: Principal | None, upgrade: bytes
-    ) -> bytes:
-        host = self.framing.host
-        lines = destination.sieve.keep(self.headers, trusted=self.client.trusted)
-        if route.request_headers:
-            lines = route.request_headers.apply_to_request(lines)
-        return b"".join(
-            (
-                b" HTTP/1.1\r\nHost: %b\r\n"
-                % (host if destination.preserve_host and host else destination.host),
-                *lines,
-                _forwarded_lines(host, self.client),
-                self.rules.identity(principal) if principal else b"",
-                b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade if upgrade else b"",
-                _framing_line(self.framing),
-            )
-        )
-
-
-def _preflight(study: _Study, page: Page, decided: Decided) -> Preflight | None:
+def _preflight(study: Study, page: Page, decided: Decided) -> Preflight | None:
     """The answer to a browser that asks for a page; None where the backend says, or nobody asks.
 
     The route is that of the method which the page wants to send. Whoever sends that is judged then: here
@@ -558,7 +392,7 @@ def _preflight(study: _Study, page: Page, decided: Decided) -> Preflight | None:
     return Preflight(cors.preflight(page), decided.request_id, decided)
 
 
-def _cors_lines(head: Head, study: _Study | None) -> Lines:
+def _cors_lines(head: Head, study: Study | None) -> Lines:
     """What lets a page read an answer of ours."""
     if study is None or not study.rules.policy.cors:
         return ()
@@ -567,7 +401,7 @@ def _cors_lines(head: Head, study: _Study | None) -> Lines:
     return cors.lines(study.page) if cors is not None else ()
 
 
-def _granted(head: Head, study: _Study, route: Route) -> bytes:
+def _granted(head: Head, study: Study, route: Route) -> bytes:
     """The protocol that this request may switch to; one that isn't granted is passed over (RFC 9110 §7.8)."""
     asked = study.asked or b""
     if asked == WEBSOCKET and not head.can_switch:
@@ -614,65 +448,11 @@ def _refuse(error: GatewayError, decided: Decided, cors: Lines) -> Refuse:
 
 
 def _begin(head: Head, client: Client) -> Decided:
-    request_id = _request_id(head) if client.trusted else f"{random.getrandbits(128):032x}"
+    request_id = request_id_of(head) if client.trusted else random_id()
     return Decided(request_id, client.name, head.method, head.path)
 
 
-def _forwarded_lines(host: bytes, client: Client) -> bytes:
-    lines = b"X-Forwarded-Proto: %b\r\n" % client.forwarded_proto
-    if client.forwarded_for:
-        lines += b"X-Forwarded-For: %b\r\n" % client.forwarded_for
-    forwarded_host = client.forwarded_host or host
-    if forwarded_host:
-        lines += b"X-Forwarded-Host: %b\r\n" % forwarded_host
-    return lines
-
-
-def _framing_line(framing: Framing) -> bytes:
-    """`Content-Length: 0` is sent on if the client said so: some backends insist on it for POST."""
-    if framing.body is CHUNKED:
-        return b"Transfer-Encoding: chunked\r\n"
-    if framing.announced:
-        return b"Content-Length: %d\r\n" % framing.body
-    return b""
-
-
-def _request_id(head: Head) -> str:
-    """A trusted proxy's own id, so that one id runs through all logs; a fresh one where it sent none."""
-    given = _only(head.headers, b"x-request-id")
-    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else _random_id()
-
-
-def _trace_lines(head: Head, client: Client, request_id: str) -> bytes:
-    """`X-Request-Id` and `traceparent` (W3C Trace Context); a trace begun outside is not continued.
-
-    A new trace is marked sampled, which leaves the choice to the backend's own
-    sampler, as if no proxy stood in front.
-    """
-    lines = b"X-Request-Id: %b\r\n" % request_id.encode()
-    given = _only(head.headers, b"traceparent") if client.trusted else None
-    if given is not None and _TRACEPARENT.fullmatch(given):
-        state = b",".join(value for name, value in head.headers if name.lower() == b"tracestate")
-        return lines + b"traceparent: %b\r\n" % given + (b"tracestate: %b\r\n" % state if state else b"")
-    # Our own id is 128 random bits: the trace bears the same, so a backend's spans meet our log.
-    trace = request_id if not client.trusted or _TRACE_ID.fullmatch(request_id) else _random_id()
-    return b"%btraceparent: 00-%b-%016x-01\r\n" % (lines, trace.encode(), random.getrandbits(64) | 1)
-
-
-def _random_id() -> str:
-    return f"{random.getrandbits(128):032x}"
-
-
-def _only(headers: Headers, name: bytes) -> bytes | None:
-    values = [value for line_name, value in headers if line_name.lower() == name]
-    return values[0] if len(values) == 1 else None
-
-
-_NO_CORS_EDITS = CorsEdits(NO_EDITS, ())
 _IDEMPOTENT = frozenset(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
 """RFC 9110 §9.2.2."""
 _TRIES = 3
 """An API token may change while it is looked up; nothing changes so often."""
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
-_TRACE_ID = re.compile("(?!0{32})[0-9a-f]{32}")
-_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
