@@ -305,6 +305,31 @@ async def test_an_absent_database_is_unhealthy_and_asked_again(
     assert feed.healthy
 
 
+async def test_its_age_counts_from_when_the_last_reading_that_worked_was_begun(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, heard = Clock(100.0), list[float]()
+    watch_database = world.database.watch
+
+    async def slow(*question: Any, **settings: Any) -> Any:
+        watch.advance(2)
+        return await watch_database(*question, **settings)
+
+    async def away(*question: Any, **settings: Any) -> Any:
+        raise Unavailable
+
+    feed = Feed(world.database, world.cutoffs.apply, on_read=heard.append, stopwatch=watch)
+    watch.advance(3)
+    assert feed.age == 3
+    monkeypatch.setattr(world.database, "watch", slow)
+    await feed.load()
+    assert (feed.age, heard) == (2, [103])
+    watch.advance(5)
+    monkeypatch.setattr(world.database, "watch", away)
+    await feed.poll()
+    assert (feed.age, heard) == (7, [103])
+
+
 async def test_a_defect_does_not_end_the_feed(world: World, caplog: pytest.LogCaptureFixture) -> None:
     def broken(cut: Cut) -> None:
         raise LookupError("a defect")
@@ -349,6 +374,7 @@ async def test_what_is_long_dead_is_pruned(
     monkeypatch.setattr("gateway.accounts.store.PRUNED_AT_ONCE", 1)
     monkeypatch.setattr(subject, "PRUNED_AT_ONCE", 1)
     await feed.poll()
+    assert len(await world.rows(ann.id)) == 4  # not at every poll
     await feed.poll()
     assert len(await world.rows(ann.id)) == 1
     count = text("SELECT count(*) FROM cutoffs")
