@@ -23,6 +23,7 @@ from tests.accounts.world import (
     HOME,
     LEEWAY,
     PASSWORD,
+    REFRESH_TTL,
     SESSION_MAX,
     Clock,
     World,
@@ -370,15 +371,17 @@ async def test_what_is_long_dead_is_pruned(
     await feed.prune()
     assert len(await world.rows(ann.id)) == 3
     clock.advance(SESSION_MAX)
-    living = await world.log_in()
+    living, ended = await world.log_in(), await world.log_in()
+    await world.accounts.sessions.log_out(ended.refresh_token)
     monkeypatch.setattr("gateway.accounts.store.PRUNED_AT_ONCE", 1)
     monkeypatch.setattr(subject, "PRUNED_AT_ONCE", 1)
     await feed.poll()
-    assert len(await world.rows(ann.id)) == 4  # not at every poll
+    assert len(await world.rows(ann.id)) == 5  # not at every poll
     await feed.poll()
-    assert len(await world.rows(ann.id)) == 1
-    count = text("SELECT count(*) FROM cutoffs")
-    assert await world.database.read(lambda c: c.execute(count).scalar_one()) == 0
+    assert len(await world.rows(ann.id)) == 2
+    kept = text("SELECT id FROM cutoffs")
+    cut = await world.database.read(lambda c: list(c.execute(kept).scalars()))
+    assert cut == [world.principal(ended.access_token).session]  # it could still be met
     await world.accounts.sessions.refresh(living.refresh_token, HOME)
 
 
@@ -391,3 +394,13 @@ async def test_the_first_clean_up_comes_soon(world: World, clock: Clock) -> None
     for _ in range(subject.PRUNE_FIRST):
         await feed.poll()
     assert await world.rows(ann.id) == []
+
+
+async def test_a_session_stays_for_a_day_after_its_end(world: World, clock: Clock) -> None:
+    ann = await world.ann()
+    await world.log_in()
+    feed, start = Feed(world.database, world.cutoffs.apply), clock.now
+    for left, kept in ((1.0, 1), (-86_400.0, 1), (-86_401.0, 0)):
+        clock.now = start + REFRESH_TTL - left
+        await feed.prune()
+        assert len(await world.rows(ann.id)) == kept
