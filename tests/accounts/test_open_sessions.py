@@ -339,6 +339,17 @@ async def test_a_login_beyond_the_cap_ends_the_session_that_was_used_least_recen
     assert why == {sid(strict, second): "too_many"}
 
 
+async def test_sessions_of_others_take_no_room(strict: World, clock: Clock) -> None:
+    ann = await strict.ann()
+    await strict.accounts.users.create("bob@example.com", PASSWORD)
+    first = await strict.log_in()
+    for _ in range(CAP):
+        clock.advance(1)
+        await strict.log_in("bob@example.com")
+    second = await strict.log_in()
+    assert set(await open_ids(strict, ann.id)) == {sid(strict, first), sid(strict, second)}
+
+
 async def later(world: World, clock: Clock) -> LoggedIn:
     clock.advance(1)
     return await world.log_in()

@@ -294,6 +294,15 @@ async def test_a_logout_ends_the_session_and_its_access_tokens(world: World) -> 
     assert world.names().count("LoggedOut") == 1
 
 
+async def test_a_session_ends_once_and_is_told_once(world: World) -> None:
+    ann = await world.ann()
+    session = await world.log_in()
+    for _ in range(2):
+        await world.accounts.sessions.log_out(session.refresh_token)
+    assert world.names().count("LoggedOut") == 1
+    assert await world.accounts.sessions.end_all(ann.id) == 0
+
+
 async def test_a_spent_or_expired_refresh_token_logs_out_too(world: World, clock: Clock) -> None:
     await world.ann()
     spent = await world.log_in()

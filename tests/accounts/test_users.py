@@ -294,3 +294,12 @@ async def test_the_trail_says_who_did_it_and_to_whom(world: World) -> None:
         PasswordChanged(user=ann.id, actor="root"),
         UserDeleted(user=ann.id, email="ann@example.com", actor="root"),
     ]
+
+
+async def test_what_is_done_to_one_is_not_done_to_others(world: World) -> None:
+    ann = await world.ann()
+    bob = await world.accounts.users.create("bob@example.com", PASSWORD)
+    await world.accounts.users.update(ann.id, Changes(password=NEW_PASSWORD, roles=("auditor",)))
+    assert (await world.log_in("bob@example.com")).user == bob
+    with pytest.raises(InvalidCredentials):
+        await world.log_in("bob@example.com", NEW_PASSWORD)

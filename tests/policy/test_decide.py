@@ -253,6 +253,11 @@ class TestAllow:
         assert allow.refusal(None, ip_address("2001:db8::1")) is None
         assert allow.refusal(None, ip_address("::ffff:11.1.2.3")) is Reason.NETWORK
 
+    def test_public_is_what_asks_nothing_of_anybody(self) -> None:
+        assert Allow(everybody_without_login=True).public is True
+        assert not Allow(everybody_without_login=True, logged_in=True).public
+        assert not Allow().public
+
     def test_everybody_with_a_network_is_not_public(self) -> None:
         allow = Allow(everybody_without_login=True, networks=(ip_network("10.0.0.0/8"),))
         assert not allow.public
