@@ -117,6 +117,15 @@ async def test_pages_show_each_session_once_though_others_begin_and_end(world: W
     assert len(await open_ids(world)) == 7 + 7 + 3 - 3
 
 
+async def test_a_page_begins_behind_the_last_of_the_one_before(world: World, clock: Clock) -> None:
+    ann = await world.ann()
+    oldest, *others = [await later(world, clock) for _ in range(3)]
+    page = await world.accounts.sessions.list(ann.id, limit=2)
+    assert [session.id for session in page.items] == [sid(world, each) for each in reversed(others)]
+    page = await world.accounts.sessions.list(ann.id, limit=2, cursor=page.next_cursor)
+    assert [session.id for session in page.items] == [sid(world, oldest)]
+
+
 async def test_odd_requests_for_a_list_are_refused(world: World) -> None:
     ann = await world.ann()
     for settings in ({"limit": 0}, {"limit": 201}, {"cursor": "x"}, {"cursor": ""}):
