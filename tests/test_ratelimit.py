@@ -183,13 +183,12 @@ async def test_replicas_share_one_count(redis_url: str, clock: Watch) -> None:
 async def test_no_personal_data_reaches_redis_and_all_of_it_expires(redis_url: str) -> None:
     prefix = f"test-{uuid4()}"
     limiter = RateLimiter(redis_url, prefix=prefix, secret=b"s", timeout=10)
-    await limiter.hit(LOGIN, "ada@example.com", "192.0.2.1")
+    await limiter.hit(LOGIN, "zoe@example.com", "192.0.2.1")
     client = redis.asyncio.Redis.from_url(redis_url)
     keys = [key async for key in client.scan_iter(f"{prefix}*")]
     assert len(keys) == 1
     assert keys[0].startswith(f"{prefix}:moving-window:login-account/".encode())
-    assert b"ada" not in keys[0]
-    assert b"192" not in keys[0]
+    assert not any(part in keys[0] for part in (b"zoe", b"@", b"192.0"))  # no hash looks like that
     assert 0 < await client.ttl(keys[0]) <= 60
     await client.aclose()
     await limiter.close()
