@@ -92,7 +92,7 @@ async def test_names_that_nobody_has_are_looked_up_like_others(world: World) -> 
 async def test_clearing_is_felt_by_every_process_and_is_audited(world: World) -> None:
     ann = await world.ann()
     await world.accounts.users.create("bob@example.com", PASSWORD)
-    await world.accounts.regulation.clear(ann.id, actor="cli:ops")
+    assert (await world.accounts.regulation.clear(ann.id, actor="cli:ops")).email == ann.email
     await world.accounts.regulation.clear(ann.id, actor="cli:ops")
     assert (await world.accounts.regulation.standing("ann@example.com", "x")).epoch == 2
     assert (await world.accounts.regulation.standing("bob@example.com", "x")).epoch == 0

@@ -43,6 +43,32 @@ def states(of: Manifest, now: float = NOW) -> dict[str, str]:
 # -- one step at a time --------------------------------------------------------------------------------------
 
 
+def test_of_several_to_come_the_nearest_is_next() -> None:
+    soon, late = (Entry(kid, "ES256", NOW - 10, NOW + wait) for kid, wait in (("soon", 100), ("late", 200)))
+    keys = manifest(ONE, late, soon)
+    assert (keys.upcoming(NOW), keys.successor(ONE), keys.successor(soon)) == (soon, soon, late)
+    assert manifest(ONE, TWO).successor(ONE) == TWO
+
+
+def test_who_signs_does_so_since_its_own_beginning_whoever_comes_next() -> None:
+    keys = manifest(ONE, Entry("soon", "ES256", NOW - 10, NOW + 100))
+    assert keys.since(ONE, NOW) == ONE.signs_from
+    assert keys.since(ONE, NOW + 100) == NOW + 100
+
+
+def test_a_key_can_not_begin_beyond_the_year_9999() -> None:
+    with pytest.raises(Refused, match="9999"):
+        manifest(ONE, NEXT).rotated(NOW, 9_999_999 * 86_400)
+
+
+def test_as_many_keys_as_may_be_are_read() -> None:
+    most = manifest(*(Entry(f"key{n}", "ES256", NOW, NOW + n) for n in range(MAX_KEYS)))
+    assert read_manifest(write_manifest(most)) == most
+    one_more = manifest(*most.entries, Entry("more", "ES256", NOW, NOW + MAX_KEYS))
+    with pytest.raises(BadManifest):
+        read_manifest(write_manifest(one_more))
+
+
 def test_the_latest_signs_and_what_signed_before_verifies() -> None:
     keys = manifest(ONE, TWO, NEXT)
     assert states(keys) == {"one": "verifies", "two": "signs", "next": "next"}

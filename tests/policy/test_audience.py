@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.identity.principal import LOGIN
-from gateway.policy.audience import ANYONE, NOBODY, Audience, Step
+from gateway.policy.audience import ANYONE, NOBODY, Audience, Step, demanded, passing, who_passes
+from gateway.policy.decide import claims_of
 from gateway.policy.model import Allow, Network, Validity
-from tests.policy.rules import person
+from tests.policy.rules import person, policy
 
 NETWORKS: tuple[Network, ...] = tuple(
     ip_network(text)
@@ -133,6 +134,28 @@ def test_an_unknown_time_passes_only_what_always_holds() -> None:
     assert not Audience.of(Allow(everybody_without_login=True, valid=Validity(begin=1))).admits(
         None, None, nan
     )
+
+
+def test_a_rule_on_trial_lets_everybody_pass_and_still_says_whom_it_would() -> None:
+    rules = policy("""
+        routes:
+          - {path: /new, allow: {roles: {any: [staff]}}, report_only: true}
+          - {path: /old, allow: {roles: {any: [staff]}}}
+    """)
+    staff, (new, old) = Audience.of(rules.routes[0].allow), rules.routes
+    assert (who_passes(new), who_passes(old)) == (ANYONE, staff)
+    asked = {path: claims_of(rules, "GET", b"", path) for path in (b"/new", b"/old", b"/auth/x")}
+    assert [passing(claims) for claims in asked.values()] == [ANYONE, staff, NOBODY]
+    assert [demanded(claims) for claims in asked.values()] == [staff, staff, NOBODY]
+
+
+def test_what_is_open_needs_neither_login_nor_place() -> None:
+    everybody = Allow(everybody_without_login=True)
+    assert Audience.of(everybody).open
+    assert Audience.of(Allow(everybody_without_login=True, valid=Validity(begin=1))).open
+    assert not NOBODY.open
+    assert not Audience.of(Allow(logged_in=True)).open
+    assert not Audience.of(Allow(everybody_without_login=True, networks=NETWORKS[:1])).open
 
 
 USERS = frozenset(f"u{n}@x.test" for n in range(6))
