@@ -39,6 +39,7 @@ class Upkeep:
 
     def __init__(
         self,
+        *,
         database: Database,
         feed: Feed,
         sessions: Sessions,
