@@ -82,6 +82,12 @@ def test_behind_a_stripped_prefix_every_reading_of_what_is_left_must_fit_too() -
     assert ask("/v1/reports/q3;/x", reach).verdict is Verdict.ALLOW
 
 
+def test_where_limits_differ_in_case_what_all_of_them_take_fits() -> None:
+    """A backend that is blind to case may look for `/a/x` below `/A`, which goes no further than `/A/a`."""
+    assert ask("/a/x", Reach(None, ("/a/x",))).verdict is Verdict.ALLOW
+    assert ask("/a/x", Reach(None, ("/a/x", "/A/a"))).reason is Reason.OUT_OF_REACH
+
+
 def test_out_of_its_reach_a_token_counts_as_none() -> None:
     assert ask("/health").reason is Reason.PUBLIC
     assert ask("/closed/x").reason is Reason.NOBODY
