@@ -299,6 +299,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def cut(self) -> None:
         """End the connection so that an answer that was cut short looks cut short."""
+        if self not in self.connections:
+            return  # an app may outlive it, and asyncio's transport cannot be aborted once it is gone
         if self.current is not None:
             if self.current.may_end_by_closing:
                 self._will_reset()

@@ -323,6 +323,25 @@ async def test_a_client_that_does_not_read_holds_the_app_back() -> None:
         assert len((await client.answer()).body) == 24 * 1024 * 1024
 
 
+async def test_an_app_that_outlives_its_connection_is_cancelled_in_peace() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answering(start(), body(b"x" * 16 * 1024 * 1024))(scope, receive, send)
+        await asyncio.Event().wait()
+
+    async with serving(app) as served, connect(served.address) as client:
+        await client.send(request())
+        await until(lambda: served.state.connections)
+        (one,) = served.state.connections
+        await until(lambda: one.flow is not None and one.flow.write_paused)
+        client.half_close()  # the server closes, and what it had written still goes out
+        assert b"xxx" in await client.closed()
+        await until(lambda: not served.state.connections)
+        (task,) = served.state.tasks
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
 async def test_what_is_pipelined_behind_a_slow_answer_is_bounded() -> None:
     go_on = asyncio.Event()
     echo = Echo()

@@ -143,7 +143,12 @@ class Peer:
         """RST instead of FIN."""
         peer: socket.socket = self.writer.get_extra_info("socket")
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once, whatever was not sent yet. Nothing if it is closed."""
+        with contextlib.suppress(AttributeError):  # asyncio's, when it is gone: agronholm/anyio#1250
+            self.writer.transport.abort()
 
     async def hang(self) -> None:
         """Say nothing until the gateway gives up."""
@@ -236,7 +241,7 @@ class Backend:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for peer in self.peers:
-            peer.writer.transport.abort()
+            peer.abort()
 
     @property
     def open(self) -> int:

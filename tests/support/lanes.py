@@ -119,7 +119,7 @@ class Yard:
     async def fresh(self) -> None:
         """As if nothing had happened: no connection to the backend, nothing recorded, nothing logged."""
         for peer in self.backend.peers:
-            peer.writer.transport.abort()
+            peer.abort()
         await until(lambda: not self.held())
         self.backend.peers.clear()
         self.backend.requests.clear()

@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
         self._leave()
         if self._transport is not None:
             self._transport.close()
-            asyncio.get_running_loop().call_later(LAST_WORDS, self._transport.abort)
+            asyncio.get_running_loop().call_later(LAST_WORDS, self.abort)
 
     def is_stale(self) -> bool:
         """Ask the kernel whether an idle connection has something to read: an EOF or unasked-for bytes.
@@ -221,6 +221,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(f"the connection broke: {exc}" if exc else "it closed the connection", clean=exc is None)
         self._take = None  # it may be our own method: undo the circle
+        self._transport = None  # asyncio's own cannot be aborted once it is gone (agronholm/anyio#1250)
 
     def pause_writing(self) -> None:
         if self._owner is not None:
