@@ -190,8 +190,9 @@ class _Compiler:
         )
 
     def _check_repetition(self, items: Sequence[object] | None, *path: Step) -> None:
-        for index, item in enumerate(items or ()):
-            if item in (items or ())[:index]:
+        named = items or ()
+        for index, item in enumerate(named):
+            if item in named[:index]:
                 self.say(f"{item} is named twice", *path, index)
 
 

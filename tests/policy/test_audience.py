@@ -116,6 +116,117 @@ def test_being_inside_is_a_partial_order(one: list[Allow], two: list[Allow], thr
     assert first & second <= first
 
 
+def nets(*texts: str) -> tuple[Network, ...]:
+    return tuple(map(ip_network, texts))
+
+
+def roles(text: str) -> Allow:
+    return Allow(any_role=frozenset(text))
+
+
+def users(text: str) -> Allow:
+    return Allow(users=frozenset(text))
+
+
+def places(*texts: str) -> Allow:
+    return Allow(everybody_without_login=True, networks=nets(*texts))
+
+
+def times(begin: float = -inf, end: float = inf) -> Allow:
+    return Allow(everybody_without_login=True, valid=Validity(begin, end))
+
+
+BOTH = Allow(all_scopes=frozenset("rw"))
+READERS = Allow(any_scope=frozenset("r"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "step"),
+    [
+        (Allow(logged_in=True), Allow(everybody_without_login=True), Step.WIDENED),
+        (Allow(admin=True), Allow(logged_in=True), Step.WIDENED),
+        (roles("a"), roles("ab"), Step.WIDENED),
+        (roles("a"), roles("b"), Step.SHIFTED),
+        (roles("ab"), Allow(any_role=frozenset("ab"), all_roles=frozenset("a")), Step.NARROWED),
+        (BOTH, READERS, Step.WIDENED),
+        (READERS, Allow(any_scope=frozenset("w")), Step.SHIFTED),
+        (users("a"), users("ab"), Step.WIDENED),
+        (users("a"), users("b"), Step.SHIFTED),
+        (users("a"), Allow(logged_in=True), Step.WIDENED),
+        (places("10.0.0.0/8"), places("10.0.0.0/8", "192.0.2.0/24"), Step.WIDENED),
+        (places("10.0.0.0/8"), places("::/0"), Step.SHIFTED),
+        (places("10.0.0.0/8"), Allow(everybody_without_login=True), Step.WIDENED),
+        (places("10.0.0.0/25", "10.0.0.128/25"), places("10.0.0.0/24"), Step.SAME),
+        (places("10.0.0.0/25", "10.0.0.129/32"), places("10.0.0.0/25"), Step.NARROWED),
+        (places("10.0.0.0/8", "10.1.0.0/16"), places("10.0.0.0/8"), Step.SAME),
+        (times(begin=1), times(begin=0), Step.WIDENED),
+        (times(end=1), times(end=2), Step.WIDENED),
+        (times(0, 2), times(1, 3), Step.SHIFTED),
+        (times(begin=1), Allow(everybody_without_login=True), Step.WIDENED),
+        (Allow(), Allow(admin=True), Step.WIDENED),
+        (Allow(), Allow(), Step.SAME),
+    ],
+)
+def test_what_became_of_it(old: Allow, new: Allow, step: Step) -> None:
+    backwards = {Step.WIDENED: Step.NARROWED, Step.NARROWED: Step.WIDENED}
+    before, after = Audience.of(old), Audience.of(new)
+    assert before.step_to(after) is step
+    assert after.step_to(before) is backwards.get(step, step)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (places("10.0.0.0/9", "192.0.2.0/24"), places("10.64.0.0/10", "192.0.0.0/16"),
+         places("10.64.0.0/10", "192.0.2.0/24")),
+        (places("10.0.0.0/32", "10.0.0.4/30"), places("10.0.0.0/29"), places("10.0.0.0/32", "10.0.0.4/30")),
+        (places("10.0.0.0/8", "::/0"), places("2001:db8::/32"), places("2001:db8::/32")),
+        (places("10.0.0.0/8"), places("11.0.0.0/8"), Allow()),
+        (places("10.0.0.0/8"), places("::a00:0/104"), Allow()),
+        (places("10.0.0.0/31"), places("10.0.0.1/32"), places("10.0.0.1/32")),
+        (times(0, 2), times(1, 3), times(1, 2)),
+        (times(0, 1), times(1, 2), Allow()),
+        (users("ab"), users("bc"), users("b")),
+        (roles("ab"), roles("a"), roles("a")),
+        (Allow(), Allow(admin=True), Allow()),
+        (Allow(everybody_without_login=True), users("a"), users("a")),
+    ],
+)  # fmt: skip
+def test_who_is_in_both(one: Allow, other: Allow, both: Allow) -> None:
+    assert Audience.of(one, other) == Audience.of(other, one) == Audience.of(both)
+
+
+SOMEBODY = person(roles=("a",), email="ann@x.test", scopes=("r",))
+
+
+@pytest.mark.parametrize(
+    ("rule", "address", "now", "admitted"),
+    [
+        (Allow(), None, 0.0, False),
+        (Allow(logged_in=True), None, 0.0, True),
+        (Allow(admin=True), None, 0.0, False),
+        (roles("ab"), None, 0.0, True),
+        (roles("b"), None, 0.0, False),
+        (READERS, None, 0.0, True),
+        (BOTH, None, 0.0, False),
+        (Allow(users=frozenset({"ann@x.test"})), None, 0.0, True),
+        (Allow(users=frozenset({"bob@x.test"})), None, 0.0, False),
+        (places("10.0.0.0/31"), "10.0.0.1", 0.0, True),
+        (places("10.0.0.0/31"), "10.0.0.2", 0.0, False),
+        (places("10.0.0.0/31"), "::ffff:10.0.0.1", 0.0, True),
+        (places("10.0.0.0/31"), "::a00:1", 0.0, False),
+        (places("10.0.0.0/31"), None, 0.0, False),
+        (times(1, 2), None, 1.0, True),
+        (times(1, 2), None, 2.0, False),
+        (times(1, 2), None, 0.5, False),
+    ],
+)
+def test_whom_it_admits(rule: Allow, address: str | None, now: float, admitted: bool) -> None:
+    where = ip_address(address) if address else None
+    assert Audience.of(rule).admits(SOMEBODY, where, now) is admitted
+    assert Audience.of(rule).admits(None, where, now) is (admitted and not rule.needs_login)
+
+
 def test_nobody_has_one_form() -> None:
     impossible = [
         Allow(users=frozenset()),
@@ -159,10 +270,6 @@ def test_what_is_open_needs_neither_login_nor_place() -> None:
 
 
 USERS = frozenset(f"u{n}@x.test" for n in range(6))
-
-
-def nets(*texts: str) -> tuple[Network, ...]:
-    return tuple(map(ip_network, texts))
 
 
 @pytest.mark.parametrize(

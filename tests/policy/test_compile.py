@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from gateway.config.load import load
+from gateway.http.cors import Cors
 from gateway.http.header_edits import NO_EDITS, HeaderEdits
 from gateway.policy.audience import who_passes
 from gateway.policy.compile import canonical_email, compile_policy
@@ -242,7 +243,8 @@ def test_what_is_compiled() -> None:
         users=frozenset({"ann@example.com"}),
         networks=(ip_network("10.0.0.0/8"),),
     )
-    assert (second.label, second.upstream, second.methods, second.hosts) == ("/x/", "default", None, ())
+    assert (second.label, second.upstream, second.strip) == ("/x/", "default", 0)
+    assert (second.methods, second.hosts) == (None, ())
     assert Path(first.file).name == "gateway.yaml"
     assert first.line < second.line
     assert (built.default.index, built.default.label, built.default.upstream) == (-1, "default", "default")
@@ -278,6 +280,65 @@ def test_what_a_route_says_of_its_traffic() -> None:
         assert nothing.response_headers == NO_EDITS
 
 
+def test_which_pages_may_call() -> None:
+    """An exact origin must not become the beginning of others, nor a domain a name of its own."""
+    built = policy("""
+        routes:
+          - path: /api/**
+            allow: authenticated
+            cors:
+              origins: [https://app.example.com, https://*.example.org]
+              headers: [X-Requested-With]
+              expose: [X-Total-Count]
+              credentials: true
+              max_age: 5m
+          - {path: /plain/**, allow: authenticated}
+    """)
+    route, plain = built.routes
+    assert route.cors == Cors(
+        origins=frozenset({b"https://app.example.com"}),
+        origin_suffixes=((b"https://", b".example.org"),),
+        headers=frozenset({b"x-requested-with"}),
+        expose=(b"X-Total-Count",),
+        credentials=True,
+        max_age=300,
+    )
+    assert (plain.cors, built.default.cors) == (None, None)
+
+
+def test_what_holds_for_every_route_holds_for_the_default() -> None:
+    built = policy("""
+        default: authenticated
+        defaults:
+          timeout: 5m
+          body: 1MiB
+          upgrade: [WebSocket]
+          rate_limit: {per_user: 100/minute}
+          headers: {request: {remove: [Cookie]}, response: {add: {X-Frame-Options: DENY}}}
+          cors: {origins: ["*"]}
+        routes: [{path: /a, allow: public}]
+    """)
+    default = built.default
+    assert (default.timeout, default.body, default.upgrade) == (300.0, 1 << 20, frozenset({b"websocket"}))
+    assert default.rate_limit == RateLimit(Rule(100, 60, "route-user"), None)
+    assert (default.request_headers, default.response_headers) == (
+        HeaderEdits((), (b"Cookie",)),
+        HeaderEdits(((b"X-Frame-Options", b"DENY"),), ()),
+    )
+    assert default.cors is not None
+    assert (default.hosts, default.methods, default.strip, default.report_only) == ((), None, 0, False)
+    assert (Path(default.file).name, default.line) == ("gateway.yaml", 7)
+
+
+def test_a_file_on_trial_refuses_nothing_not_even_by_its_default() -> None:
+    result = loaded({"upstream": "http://a", "routes": [{"path": "/a", "allow": "admin"}]})
+    assert result.config is not None
+    for report_only in (True, False):
+        built, _ = compile_policy(result.config, result.places, report_only=report_only)
+        assert built is not None
+        assert [route.report_only for route in (*built.routes, built.default)] == [report_only] * 2
+
+
 def test_a_limit_per_user_does_not_guard_a_public_route() -> None:
     text = "- {{path: /a, allow: {allow}, rate_limit: {{{limits}}}}}".format
     assert said(text(allow="public", limits="per_user: 5/s")) == [
@@ -298,7 +359,10 @@ def said(routes: str) -> list[str]:
 
 def test_an_email_is_folded_until_nothing_changes() -> None:
     assert canonical_email(" Ann@Example.com") == "ann@example.com"
-    assert canonical_email("\u1fb7@x") == canonical_email(canonical_email("\u1fb7@x"))
+    folded = canonical_email("\u1fb7\u0300@x")  # once is not enough for this one
+    assert canonical_email(folded) == folded
+    built = policy('{routes: [{path: /a, allow: {users: ["\\u1fb7\\u0300@x"]}}]}')
+    assert built.routes[0].allow.users == {folded}
 
 
 def test_with_nothing_to_forward_the_default_needs_no_backend() -> None:

@@ -14,6 +14,9 @@ routes:
   - {path: /admin/**, allow: admin}
   - {path: /r/**, methods: [GET], allow: {roles: {any: [reader]}}, upstream: reports}
   - {path: /office, hosts: [h.x], allow: {networks: [10.0.0.0/8]}}
+  - {path: /deploy, allow: {scopes: {all: [deploy, notify]}}}
+  - {path: /people, allow: {scopes: {any: [login]}}}
+  - {path: /sale, allow: authenticated, valid: {from: 2027-01-01, until: 2027-02-01}}
 tests:
 """
 
@@ -42,6 +45,21 @@ def test_proofs_that_hold() -> None:
     assert all(result.passed for result in held)
 
 
+def test_proofs_may_be_about_api_tokens_and_about_a_time() -> None:
+    held = results(
+        "{request: GET /deploy, as: {scopes: [notify, deploy]}, expect: allow}",
+        "{request: GET /deploy, as: {scopes: [deploy]}, expect: 403}",
+        "{request: GET /deploy, as: {admin: true}, expect: 403}",
+        "{request: GET /people, as: user, expect: allow}",
+        "{request: GET /people, as: {admin: true}, expect: allow}",
+        "{request: GET /people, as: {scopes: []}, expect: 403}",
+        "{request: GET /sale, as: user, at: 2027-01-31, expect: allow}",
+        "{request: GET /sale, as: user, at: 2027-02-01, expect: 403}",
+        "{request: GET /sale, as: user, expect: 403}",
+    )
+    assert [result.complaint for result in held] == [None] * 9
+
+
 def test_a_proof_that_fails_says_what_came_instead() -> None:
     failed = results(
         "{request: GET /admin, as: {admin: true, email: ann@x, roles: [b, a]}, expect: 403}",
@@ -49,6 +67,8 @@ def test_a_proof_that_fails_says_what_came_instead() -> None:
         "{request: GET /r/x, as: {roles: [reader]}, expect: allow, upstream: default}",
         "{request: GET /other, as: {}, expect: 401, route: /**}",
         "{request: GET /other, as: user, expect: allow, route: /**}",
+        "{request: GET /deploy, as: {scopes: [read, write]}, expect: allow}",
+        "{request: GET /people, as: {roles: [ci], scopes: []}, expect: allow}",
     )
     assert [result.complaint for result in failed] == [
         "GET /admin as ann@x (admin; roles b, a): expected 403, got allow (admin, routes[0] on line 12)",
@@ -57,6 +77,10 @@ def test_a_proof_that_fails_says_what_came_instead() -> None:
         " (roles, routes[1] on line 14)",
         "GET /other as user: expected 401, got allow (default, the default)",
         "GET /other as user: expected the route /**, got default (default, the default)",
+        "GET /deploy as user (API token with read, write): expected allow, got 403"
+        " (missing_scope, routes[3] on line 28)",
+        "GET /people as user (roles ci; API token with no scope): expected allow, got 403"
+        " (missing_scope, routes[4] on line 34)",
     ]
     assert not any(result.passed for result in failed)
     assert failed[0].test.place.rpartition("/")[2].startswith("gateway.yaml:")
