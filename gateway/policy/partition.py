@@ -133,10 +133,12 @@ class Partition:
         self._numbers: dict[Hashable, int] = {}
         self._known: dict[Hashable, list[PathClass]] = {}
         self._left = MOST_CLASSES
+        self._backends: tuple[frozenset[str], ...] = ()
 
     def classes(self, host: Host) -> list[PathClass]:
         """The classes that matter to these hosts. Raises TooManyClasses."""
         self._known.clear()
+        self._backends = tuple(reader.own_backends(host.sample, host.parent) for reader in self._readers)
         start = tuple(reader.start(host.sample, host.parent) for reader in self._readers)
         return self._walk(host, start, _ROOT)
 
@@ -151,7 +153,7 @@ class Partition:
         return found
 
     def _classes(self, host: Host, states: tuple[State, ...], at: _Prefix) -> list[PathClass]:
-        if host.parent is not None and not any(state.own for state in states):
+        if host.parent is not None and not self._is_own(states, at):
             return [_NOTHING]
         if self._signatures is not None and at.plain and self._signatures.alike(states):
             return [PathClass((), True, ALIKE)]
@@ -170,12 +172,22 @@ class Partition:
         for literal in sorted(known):
             families.setdefault(fold(literal), []).append(literal)
         if only_own:
-            own = {fold(literal) for state in states for literal in state.literals(own=True)}
+            own = {fold(literal) for literal in self._own_literals(states, at)}
             families = {name: families[name] for name in sorted(own)}
         elif not self._plain:
             yield self._below(host, states, at, Part(Kind.EMPTY, b"", b""))
         for literals in families.values():
             yield from self._family(host, states, at, literals, known)
+
+    def _is_own(self, states: tuple[State, ...], at: _Prefix) -> bool:
+        return any(
+            reader.is_own(state, at.depth, backends)
+            for reader, state, backends in zip(self._readers, states, self._backends, strict=True)
+        )
+
+    def _own_literals(self, states: tuple[State, ...], at: _Prefix) -> Iterator[bytes]:
+        for reader, state, backends in zip(self._readers, states, self._backends, strict=True):
+            yield from reader.own_literals(state, at.depth, backends)
 
     def _family(
         self, host: Host, states: tuple[State, ...], at: _Prefix, literals: list[bytes], known: set[bytes]

@@ -94,6 +94,13 @@ class State(NamedTuple):
         behind = tuple((strip, *map(_reading_key, readings)) for strip, readings in self.behind)
         return (*map(_reading_key, self.readings), behind)
 
+    @property
+    def nodes(self) -> Iterator[Node[Route]]:
+        """Where routes that strip a prefix may still be found: in the literal reading, as it is spelled."""
+        for place in self.readings[0].spelled if self.readings else ():
+            if isinstance(place.thing, Node):
+                yield place.thing
+
     def literals(self, *, own: bool = False) -> set[bytes]:
         """The segments that can make a difference now, as they are written; `own`: only to this host."""
         known = {reading.own_prefix[0] for reading in self.readings if reading.own_prefix}
@@ -142,6 +149,31 @@ class Reader:
         """Before the first segment. Places that `parent`, a wider class of hosts, has too are not its own."""
         lane = _roots(self.policy.matcher, host, parent)
         return State((Reading(lane, lane, self.prefix),))
+
+    def own_backends(self, host: bytes, parent: bytes | None) -> frozenset[str]:
+        """The backends that have rules for this host alone for what they see of stripped paths."""
+        return frozenset(
+            name
+            for name, matcher in self.policy.behind.items()
+            if any(place.own for place in _roots(matcher, host, parent))
+        )
+
+    def is_own(self, state: State, depth: int, backends: frozenset[str]) -> bool:
+        """Something that follows may make a difference to this host alone."""
+        return state.own or any(self._leads(node, depth, backends) for node in state.nodes)
+
+    def own_literals(self, state: State, depth: int, backends: frozenset[str]) -> set[bytes]:
+        """The segments that can make a difference to this host alone, now or behind a prefix."""
+        found = state.literals(own=True)
+        for node in state.nodes:
+            found.update(text for text, child in node.literals.items() if self._leads(child, depth, backends))
+        return found
+
+    def _leads(self, node: Node[Route], depth: int, backends: frozenset[str]) -> bool:
+        """Here or further on a prefix ends that a route strips for one of these backends."""
+        return bool(backends) and any(
+            name in backends and count > depth for name, count in self.reach[id(node)]
+        )
 
     def step(self, state: State, part: bytes, depth: int, host: bytes, parent: bytes | None) -> State:
         """After one more segment, which is the `depth`th."""

@@ -189,3 +189,26 @@ def test_a_list_of_every_public_row_covers_them_all(rng: random.Random) -> None:
 
 def as_written(row: Row) -> Requests:
     return Requests(parse(row.path), row.methods, row.host)
+
+
+def test_a_rule_for_one_host_has_a_row_behind_a_prefix_too() -> None:
+    found = lines(
+        table(
+            policy(
+                """
+                upstreams: {app: {}, api: {}}
+                defaults: {upstream: app}
+                routes:
+                  - {path: /v1/api/**, allow: authenticated, upstream: api, strip_prefix: /v1/api}
+                  - {path: /orders, hosts: [in.example.com], allow: admin, upstream: api}
+                """
+            )
+        )
+    )
+    assert found == [
+        "any method in.example.com/orders: 401 403 allow",
+        "any method in.example.com/v1/api/orders: 401 403 allow",
+        "any method /auth/**: own own own",
+        "any method /v1/api/**: 401 allow allow",
+        "any method /**: 401 allow allow",
+    ]

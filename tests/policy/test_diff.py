@@ -21,7 +21,7 @@ from gateway.policy.diff import Change, Kind, Side, diff, telling
 from gateway.policy.model import Address, Allow, Claims, Policy, Route, Validity
 from gateway.policy.readings import read
 from gateway.policy.regions import Region, regions
-from tests.policy.rules import person
+from tests.policy.rules import person, policy
 from tests.policy.worlds import ASKED_HOSTS, ASKED_METHODS, random_policy, region_of, universe
 
 EXAMPLES = int(os.environ.get("GATEWAY_DIFF_EXAMPLES", "40"))
@@ -171,3 +171,21 @@ def test_nothing_changes_between_a_policy_and_itself(rng: random.Random) -> None
     one = random_policy(rng)
     again = Policy.build(one.routes[::-1], one.default, one.auth_prefix.decode())
     assert diff(Side(one, SERVERS), Side(again, SERVERS)) == []
+
+
+BEHIND = """
+upstreams: {app: {}, api: {}}
+defaults: {upstream: app}
+routes:
+  - {path: /api/**, allow: authenticated, upstream: api, strip_prefix: /api}
+  - {path: /orders, hosts: [in.example.com], allow: ALLOW, upstream: api}
+"""
+
+
+def test_a_rule_for_one_host_holds_behind_a_prefix_too() -> None:
+    """The main rules say nothing of that host below /api; only what the backend sees of it does."""
+    old, new = (Side(policy(BEHIND.replace("ALLOW", word)), SERVERS) for word in ("admin", "authenticated"))
+    assert [(str(each.kind), each.path, each.hosts) for each in diff(old, new)] == [
+        ("widened", "/api/orders", ("in.example.com",)),
+        ("widened", "/orders", ("in.example.com",)),
+    ]
