@@ -12,6 +12,10 @@ That bounds how late a cut-off may be. On PostgreSQL most are much earlier: who 
 one says so (NOTIFY), and `listen` looks at once (`catch_up`). Nothing depends on it.
 On SQLite a question to a file that nobody has changed ends at one number in memory.
 
+A session that merely runs out is no change, and nobody writes a cut-off. Its access tokens
+end by themselves; but streams and tunnels outlive those, so each reading also asks which
+sessions came to their end since the last, and cuts them off in this process.
+
 While the database is away the feed is not `healthy` and keeps asking: tokens
 that were verified go on being good, unless `Cutoffs.believed_until` says otherwise.
 """
@@ -23,6 +27,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
@@ -53,6 +58,11 @@ PRUNE_EVERY: Final = 3600
 """Polls between two clean-ups."""
 PRUNE_FIRST: Final = 60
 """Polls before the first: also a process that is started anew every hour cleans up."""
+IN_FLIGHT_S: Final = 0.25
+"""A session's end is left alone for so long: a refresh that came in time may not be committed yet."""
+LEEWAY_S: Final = 360.0
+"""A token of a session that ran out is let in no longer than that: the longest leeway, and a minute between
+the clocks of two machines."""
 KEEP_EXPIRED_S: Final = 86_400.0
 """A session's row stays a day after its last refresh token expired, for those who look into something."""
 
@@ -135,8 +145,8 @@ class Feed:
     async def _read(self, question: Callable[[Connection], _Found]) -> None:
         begun = self._stopwatch()
         deadline = LOAD_DEADLINE_S if question == self._everything else WATCH_DEADLINE_S
-        found = await self._database.watch(question, deadline=deadline)
-        for number, (_, cut) in enumerate(found.cuts):
+        found, over = await self._database.watch(partial(self._ask, question), deadline=deadline)
+        for number, cut in enumerate([*(cut for _, cut in found.cuts), *over]):
             self._apply(cut)
             if number % BREATH == BREATH - 1:
                 await asyncio.sleep(0)
@@ -147,6 +157,17 @@ class Feed:
         self._read_at = begun
         self.healthy = True
         self._on_read(begun)
+
+    def _ask(
+        self, question: Callable[[Connection], _Found], connection: Connection
+    ) -> tuple[_Found, list[Cut]]:
+        """Its answer, and the sessions that ran out since the last reading."""
+        found = question(connection)
+        since = self._read_until or found.now
+        if question == self._everything:
+            since -= LEEWAY_S
+        over = Store(connection).run_out(since=since - IN_FLIGHT_S, until=found.now - IN_FLIGHT_S)
+        return found, [Cut("session", id, 0, found.now + LEEWAY_S) for id in over]
 
     def _everything(self, connection: Connection) -> _Found:
         now = self._database.now(connection)

@@ -273,6 +273,11 @@ class Store:
             chosen = chosen.where(sessions.c.id < before)
         return [_open_session(row) for row in self._connection.execute(chosen)]
 
+    def run_out(self, *, since: float, until: float) -> list[str]:
+        """The ids of sessions that nobody ended and whose time was up after `since` and by `until`."""
+        over = sessions.c.expires_at > since, sessions.c.expires_at <= until, sessions.c.revoked_at.is_(None)
+        return list(self._connection.execute(select(sessions.c.id).where(*over)).scalars())
+
     def least_used_sessions(self, user_id: str, *, but: str, beyond: int, now: float) -> list[str]:
         """The ids of a user's open sessions but one, without the `beyond` that were used most recently."""
         used = (

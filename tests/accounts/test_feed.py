@@ -214,16 +214,117 @@ async def test_a_file_that_nobody_changed_is_not_read(sqlite: str, clock: Clock)
 
         @event.listens_for(database._watch_engine, "before_cursor_execute")
         def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
-            asked.append(statement.split()[0])
+            words = statement.split()
+            asked.append(words[words.index("FROM") + 1] if "FROM" in words else words[0])
 
         await feed.poll()
-        assert asked == ["BEGIN", "PRAGMA"]
+        assert asked == ["BEGIN", "PRAGMA", "sessions"]  # time passes for those all the same
         await world.accounts.sessions.log_out(session.refresh_token)
         await feed.poll()
-        assert asked[2:] == ["BEGIN", "PRAGMA", "SELECT"]
+        assert asked[3:] == ["BEGIN", "PRAGMA", "cutoffs", "sessions"]
         await feed.poll()
-        assert asked[5:] == ["BEGIN", "PRAGMA"]
+        assert asked[7:] == ["BEGIN", "PRAGMA", "sessions"]
         await world.passwords.close()
+
+
+# -- sessions that run out -----------------------------------------------------------------------------------
+
+
+async def test_a_session_that_runs_out_is_cut_off_for_what_outlives_its_tokens(
+    world: World, other: World, clock: Clock
+) -> None:
+    """Streams and tunnels, in every process; one that is refreshed goes on to its fixed end."""
+    await world.ann()
+    idle, busy = [await world.log_in() for _ in range(2)]
+    of_idle, of_busy = [world.principal(login.access_token) for login in (idle, busy)]
+    feed = Feed(other.database, other.cutoffs.apply)
+    await feed.load()
+    begun, token = clock.now, busy.refresh_token
+    for end, cut in (
+        (REFRESH_TTL - 1, (False, False)),
+        (REFRESH_TTL + 1, (True, False)),
+        (SESSION_MAX - 1, (True, False)),
+        (SESSION_MAX + 1, (True, True)),
+    ):
+        while clock.now < begun + end:
+            clock.now = min(clock.now + REFRESH_TTL / 2, begun + end)
+            if clock.now < begun + SESSION_MAX:
+                token = (await world.accounts.sessions.refresh(token, HOME)).refresh_token
+            await feed.poll()
+        assert (other.cutoffs.cuts(of_idle), other.cutoffs.cuts(of_busy)) == cut, end
+    other.cutoffs.forget(clock.now + subject.LEEWAY_S)
+    assert len(other.cutoffs) == 0
+
+
+async def test_a_session_that_runs_out_is_cut_off_within_two_seconds_and_never_before(
+    world: World, clock: Clock
+) -> None:
+    await world.ann()
+    principal = world.principal((await world.log_in()).access_token)
+    feed = Feed(world.database, world.cutoffs.apply)
+    clock.advance(REFRESH_TTL - 2)
+    await feed.load()
+    moments = []
+    for moment in (-1.0, 0.0, 0.2, 0.3, 1.3):
+        clock.now = 1_800_000_000.0 + REFRESH_TTL + moment
+        await feed.poll()
+        moments.append(world.cutoffs.cuts(principal))
+    assert moments == [False, False, False, True, True]
+
+
+async def test_who_refreshes_in_the_last_moment_goes_on(world: World, clock: Clock) -> None:
+    await world.ann()
+    login = await world.log_in()
+    principal = world.principal(login.access_token)
+    feed = Feed(world.database, world.cutoffs.apply)
+    await feed.load()
+    clock.advance(REFRESH_TTL - 0.1)
+    await world.accounts.sessions.refresh(login.refresh_token, HOME)
+    for _ in range(3):
+        clock.advance(1)
+        await feed.poll()
+    assert not world.cutoffs.cuts(principal)
+
+
+async def test_sessions_that_ran_out_unseen_are_made_up_for(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the database was away, or just before the process began: the leeway lets a token in that long."""
+    await world.ann()
+    seen: list[Cut] = []
+    feed = Feed(world.database, seen.append)
+    await feed.load()
+    principal = world.principal((await world.log_in()).access_token)
+    clock.advance(REFRESH_TTL - 10)
+
+    async def away(work: object, **settings: object) -> None:
+        raise Unavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.database, "watch", away)
+        for _ in range(3):
+            await feed.poll()
+            clock.advance(3600)
+    assert seen == []
+    await feed.poll()
+    assert {cut.id for cut in seen} == {principal.session}
+
+    clock.now = 1_800_000_000.0 + REFRESH_TTL + LEEWAY
+    late = Feed(world.database, world.cutoffs.apply)
+    await late.load()
+    assert world.cutoffs.cuts(principal)
+
+
+async def test_one_that_was_ended_does_not_run_out_as_well(world: World, clock: Clock) -> None:
+    await world.ann()
+    await world.accounts.sessions.log_out((await world.log_in()).refresh_token)
+    seen: list[Cut] = []
+    feed = Feed(world.database, seen.append)
+    clock.advance(REFRESH_TTL - 1)
+    await feed.load()
+    clock.advance(2)
+    await feed.poll()
+    assert seen == []
 
 
 async def test_what_is_new_is_read_without_what_is_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 
 from examples.upstream.app import serve_connection
 from tests.support.backend import Backend, Peer
-from tests.support.process import PASSWORD
+from tests.support.process import PASSWORD, PATIENCE
 from tests.support.raw import RawClient, connect, request
 from tests.support.tunnels import IDLE, Person, TunnelSite, accepting, echo_bytes, opened, tunnel_site, until
 from tests.support.websockets import WebSocketBackend, handshake
@@ -202,6 +203,17 @@ async def _by_deletion(site: TunnelSite, who: Person) -> None:
     assert told.status == 204
 
 
+async def _by_running_out(site: TunnelSite, who: Person) -> None:
+    """The last seconds of a session that nobody refreshed: there is a week before it, so the row is told."""
+    end = int(time.time()) + 2
+    with (
+        contextlib.closing(sqlite3.connect(site.folder / "gateway.db", timeout=PATIENCE)) as database,
+        database,
+    ):
+        database.execute("UPDATE sessions SET expires_at = ? WHERE user_id = ?", (end, who.id))
+    await asyncio.sleep(end - time.time())
+
+
 def _by_a_change(**changes: Any) -> End:
     async def end(site: TunnelSite, who: Person) -> None:
         told = await site.ask("PATCH", f"/auth/users/{who.id}", token=site.root.access, json_body=changes)
@@ -215,6 +227,7 @@ ENDS: dict[str, End] = {
     "another password": _by_another_password,
     "the command line": _by_the_command_line,
     "deletion": _by_deletion,
+    "running out": _by_running_out,
     "disabled": _by_a_change(disabled=True),
     "other roles": _by_a_change(roles=["auditor"]),
     "an admin's right": _by_a_change(isAdmin=True),
