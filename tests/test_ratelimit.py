@@ -50,7 +50,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Watch:
 @pytest.fixture(params=["memory", "redis"])
 async def limiter(request: pytest.FixtureRequest, clock: Watch) -> AsyncIterator[RateLimiter]:
     storage = "memory://" if request.param == "memory" else request.getfixturevalue("redis_url")
-    limiter = RateLimiter(storage, prefix=f"test-{uuid4()}", clock=clock, timeout=10)
+    limiter = RateLimiter(storage, prefix=f"test-{uuid4()}", clock=clock, timeout=30)
     yield limiter
     await limiter.close()
 
@@ -172,7 +172,7 @@ async def test_a_storage_that_is_there_says_so(limiter: RateLimiter) -> None:
 @pytest.mark.anyio
 async def test_replicas_share_one_count(redis_url: str, clock: Watch) -> None:
     prefix = f"test-{uuid4()}"
-    one, two = (RateLimiter(redis_url, prefix=prefix, clock=clock, timeout=10) for _ in range(2))
+    one, two = (RateLimiter(redis_url, prefix=prefix, clock=clock, timeout=30) for _ in range(2))
     allowed = await hits(one, 3) + await hits(two, 3) + await hits(one, 1)
     assert allowed == [True] * 5 + [False] * 2
     await one.close()
@@ -182,7 +182,7 @@ async def test_replicas_share_one_count(redis_url: str, clock: Watch) -> None:
 @pytest.mark.anyio
 async def test_no_personal_data_reaches_redis_and_all_of_it_expires(redis_url: str) -> None:
     prefix = f"test-{uuid4()}"
-    limiter = RateLimiter(redis_url, prefix=prefix, secret=b"s", timeout=10)
+    limiter = RateLimiter(redis_url, prefix=prefix, secret=b"s", timeout=30)
     await limiter.hit(LOGIN, "zoe@example.com", "192.0.2.1")
     client = redis.asyncio.Redis.from_url(redis_url)
     keys = [key async for key in client.scan_iter(f"{prefix}*")]
@@ -198,7 +198,7 @@ async def test_no_personal_data_reaches_redis_and_all_of_it_expires(redis_url: s
 async def test_the_hash_depends_on_the_secret(redis_url: str) -> None:
     prefix = f"test-{uuid4()}"
     for secret in (b"one", b"two", b"x" * 500):
-        limiter = RateLimiter(redis_url, prefix=prefix, secret=secret, timeout=10)
+        limiter = RateLimiter(redis_url, prefix=prefix, secret=secret, timeout=30)
         assert await hits(limiter, 6) == [True] * 5 + [False]
         await limiter.close()
 
@@ -213,7 +213,7 @@ def own_redis() -> Iterator[RedisServer]:
 async def test_when_redis_dies_the_door_closes_until_it_is_back(
     own_redis: RedisServer,
 ) -> None:
-    limiter = RateLimiter(own_redis.url, timeout=10)
+    limiter = RateLimiter(own_redis.url, timeout=30)
     assert await limiter.hit(LOGIN, "ada") == YES
     own_redis.stop()
     for _ in range(3):
@@ -230,7 +230,7 @@ async def test_when_redis_dies_the_door_closes_until_it_is_back(
 
 @pytest.mark.anyio
 async def test_a_redis_that_restarted_between_two_hits_is_not_noticed(own_redis: RedisServer) -> None:
-    limiter = RateLimiter(own_redis.url, timeout=10)
+    limiter = RateLimiter(own_redis.url, timeout=30)
     assert await limiter.hit(LOGIN, "ada") == YES
     own_redis.stop()
     own_redis.start()
@@ -250,7 +250,7 @@ async def test_a_redis_that_hangs_is_not_waited_for(own_redis: RedisServer) -> N
     assert not await limiter.ping()
     assert loop.time() - started < 5
     own_redis.thaw()
-    patient = RateLimiter(own_redis.url, timeout=10)
+    patient = RateLimiter(own_redis.url, timeout=30)
     assert await patient.hit(LOGIN, "eve") == YES
     assert await limiter.ping()
     await patient.close()
@@ -279,7 +279,7 @@ async def test_a_redis_that_hangs_is_waited_for_by_one_and_not_by_all(own_redis:
 
 @pytest.mark.anyio
 async def test_a_rule_that_is_open_is_counted_here_while_redis_is_away(own_redis: RedisServer) -> None:
-    limiter = RateLimiter(own_redis.url, timeout=10)
+    limiter = RateLimiter(own_redis.url, timeout=30)
     opened = Rule(5, 60, "login-account", open=True)
     assert await hits(limiter, 3, opened) == [True] * 3
     own_redis.stop()
@@ -312,7 +312,7 @@ async def test_a_caller_who_leaves_is_let_go(own_redis: RedisServer) -> None:
 
 
 def test_a_limiter_may_be_made_before_there_is_a_loop(redis_url: str) -> None:
-    limiter = RateLimiter(redis_url, prefix=f"test-{uuid4()}", timeout=10)
+    limiter = RateLimiter(redis_url, prefix=f"test-{uuid4()}", timeout=30)
 
     async def story() -> None:
         assert await limiter.hit(LOGIN, "ada") == YES
@@ -472,7 +472,7 @@ async def test_what_is_counted_at_once_and_what_is_waited_for_is_one_count(clock
 
 
 def test_redis_can_not_answer_at_once(redis_url: str) -> None:
-    assert RateLimiter(redis_url, timeout=10).try_hit(LOGIN, "ada") is None
+    assert RateLimiter(redis_url, timeout=30).try_hit(LOGIN, "ada") is None
 
 
 # -- networks -----------------------------------------------------------------------------------------------

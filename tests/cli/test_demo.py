@@ -60,7 +60,7 @@ def demo(project: Path, where: dict[str, str]) -> Iterator[tuple[subprocess.Pope
 
 
 def status(where: dict[str, str], path: str, token: str = "") -> int:
-    connection = http.client.HTTPConnection(where["GATEWAY_LISTEN"], timeout=10)
+    connection = http.client.HTTPConnection(where["GATEWAY_LISTEN"], timeout=30)
     connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
     found = connection.getresponse().status
     connection.close()
@@ -68,7 +68,7 @@ def status(where: dict[str, str], path: str, token: str = "") -> int:
 
 
 def log_in(where: dict[str, str], email: str, password: str) -> str:
-    connection = http.client.HTTPConnection(where["GATEWAY_LISTEN"], timeout=10)
+    connection = http.client.HTTPConnection(where["GATEWAY_LISTEN"], timeout=30)
     body = json.dumps({"email": email, "password": password})
     connection.request("POST", "/auth/login", body, {"Content-Type": "application/json"})
     token = json.loads(connection.getresponse().read())["accessToken"]

@@ -17,6 +17,7 @@ from gateway.cli import reloading, watching
 from gateway.cli.reloading import Reloader
 from gateway.cli.watching import read_now
 from gateway.config.restart import restart_needed
+from tests.support.forwarding import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -337,7 +338,7 @@ async def test_whatever_stands_there_is_one_sentence_and_the_old_rules_go_on(hou
     house.rules(rule("/a"))
     reloader = house.start()
     HOSTILE[what](house.file)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await looks(reloader, 5) == [False, True, False, False, False]
     assert house.served.outcomes == ["mistakes"]
     assert len(house.served.problems) == 1 or what == "empty"
@@ -358,7 +359,7 @@ async def test_likewise_for_an_included_one(house: House, what: str) -> None:
     if what == "a link to itself":
         included.unlink()
         included.symlink_to("rules.yaml")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await looks(reloader, 4) == [False, True, False, False]
     assert house.served.outcomes == ["mistakes"]
     assert len(house.served.problems) == 1
@@ -387,7 +388,7 @@ async def test_likewise_for_all_others(house: House, name: str, what: str) -> No
     reloader, file = house.start(), house.folder / name
     before = file.read_text()
     HOSTILE[what](file)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await looks(reloader, 4) == [False, True, False, False]
     assert house.served.outcomes == (
         ["applied"] if name == "ca.pem" else ["mistakes"]
@@ -576,7 +577,7 @@ async def test_files_that_never_answer_hang_nothing(
     back.set()
     monkeypatch.setattr(watching, "examine", examine)
     monkeypatch.setattr(reloading, "look", look)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while threading.active_count() > waiting:  # noqa: ASYNC110 (a thread sets no event)
             await asyncio.sleep(0.001)
     patient = house.start()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.raw import Answer, Closed, connect, request
+from tests.support.raw import PATIENCE, Answer, Closed, connect, request
 from tests.support.serving import Echo, read_body, serving, until
 
 pytestmark = pytest.mark.anyio
@@ -189,7 +189,7 @@ async def test_a_client_that_leaves_is_a_disconnect(leave: str) -> None:
             await client.close()
         else:
             client.half_close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await left.wait()
         await served.quiet()
         assert served.refusals == []
@@ -223,7 +223,7 @@ async def test_a_client_that_leaves_after_a_large_body_is_noticed_too() -> None:
             (one,) = served.state.connections
             await until(lambda: one.flow is not None and one.flow.read_paused)
             held.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await left.wait()
 
 

@@ -82,7 +82,7 @@ def test_what_outlasts_the_drain_is_cut(life: Life) -> None:
 
 def test_idle_connections_do_not_hold_the_drain_up(life: Life) -> None:
     def scenario(where: Ready) -> None:
-        with contextlib.closing(http.client.HTTPConnection(where.listen[0], timeout=10)) as connection:
+        with contextlib.closing(http.client.HTTPConnection(where.listen[0], timeout=30)) as connection:
             connection.request("GET", "/")
             connection.getresponse().read()
             terminate()

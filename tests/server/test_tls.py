@@ -298,7 +298,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 def dial(where: str) -> socket.socket:
     host, _, port = where.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=30)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from types import TracebackType
 
 Script = Callable[["Peer"], Awaitable[None]]
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds after which a script that waits for the gateway gives up; only ever reached by a failing test."""
 
 

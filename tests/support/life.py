@@ -78,7 +78,7 @@ def terminate(which: signal.Signals = signal.SIGTERM) -> None:
 
 
 def get(where: str, path: str = "/") -> tuple[int, bytes]:
-    with contextlib.closing(http.client.HTTPConnection(where, timeout=10)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(where, timeout=30)) as connection:
         connection.request("GET", path)
         with connection.getresponse() as response:
             return response.status, response.read()

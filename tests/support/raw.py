@@ -13,7 +13,7 @@ from pathlib import Path
 Address = tuple[str, int] | Path
 """Host and port, or the path of a unix socket."""
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds after which a test fails instead of waiting for ever."""
 
 

@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 
 from gateway.server.protocol import GatewayConfig, GatewayProtocol
 from gateway.server.terms import Limits, Refusal, Terms, Timeouts, Watch
+from tests.support.raw import PATIENCE
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ async def _end(state: ServerState) -> None:
 
 async def until(true: Callable[[], object]) -> None:
     """Lets the loop run until `true()`; fails after ten seconds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not true():  # noqa: ASYNC110 (what is awaited sets no event)
             await asyncio.sleep(0.001)
 

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.support.process import PATIENCE
+
 SOURCE = Path(__file__).parents[2] / "examples" / "upstream" / "app.py"
 
 pytestmark = pytest.mark.anyio
@@ -161,7 +163,7 @@ async def test_a_websocket_is_told_its_request_and_then_what_it_says(url: str, o
             assert await client.recv() == message
         await client.send(["in ", "three ", "pieces"])
         assert [piece async for piece in client.recv_streaming()] == ["in ", "three ", "pieces", ""]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await (await client.ping(b"there?"))
         await client.pong(b"unasked")
         await client.close(4001, "enough")

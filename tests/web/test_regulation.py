@@ -53,7 +53,7 @@ async def guarded(world: World, request: pytest.FixtureRequest, anyio_backend: s
 
 async def swap(world: World, url: str, *, prefix: str) -> None:
     await world.limiter.close()
-    world.limiter = RateLimiter(url, prefix=prefix, timeout=10)  # Redis has a clock of its own
+    world.limiter = RateLimiter(url, prefix=prefix, timeout=30)  # Redis has a clock of its own
 
 
 async def guard(world: World, limits: Limits = SMALL) -> None:

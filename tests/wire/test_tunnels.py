@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.backend import Backend, Peer
-from tests.support.raw import connect
+from tests.support.raw import PATIENCE, connect
 from tests.support.tunnels import (
     TUNNELS,
     Tls,
@@ -131,7 +131,7 @@ async def test_fragments_arrive_as_fragments(way: Way) -> None:
 async def test_pings_and_pongs_of_either_side(way: Way) -> None:
     async with way.door.connect("/pings") as client:
         assert await client.recv() == "the pong came"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert await (await client.ping(b"are you there?")) < 10
 
 

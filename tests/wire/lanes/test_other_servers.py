@@ -12,7 +12,7 @@ import granian.server.embed
 import hypercorn.asyncio
 import pytest
 
-from tests.support.backend import Peer, echo, response
+from tests.support.backend import PATIENCE, Peer, echo, response
 from tests.support.lanes import EMAIL, PASSWORD, Yard
 from tests.support.process import free_port
 from tests.support.raw import RawClient, connect, request
@@ -72,7 +72,7 @@ async def _granian(yard: Yard) -> AsyncIterator[Address]:
 
 
 async def _answers(address: Address) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 async with connect(address):
