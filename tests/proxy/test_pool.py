@@ -505,6 +505,38 @@ async def test_plain_http_behind_a_tls_address_is_502(authority: trustme.CA, tmp
         assert (await talk(pool).ended()).status == 502
 
 
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": uvloop}) for uvloop in (False, True)])
+@pytest.mark.parametrize("patient", [True, False])
+@pytest.mark.parametrize("alert", [True, False])
+async def test_a_body_without_a_length_is_whole_only_if_tls_says_so(
+    alert: bool, patient: bool, authority: trustme.CA, tmp_path: Path
+) -> None:
+    """Anybody on the way can send a FIN. And uvloop loses what was not read when it came without the alert."""
+    body = b"x" * 300_000
+    sent = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n", body)
+        sent.set()
+        await until(lambda: not peer.writer.transport.get_write_buffer_size())
+        if not alert:
+            peer.abort()
+
+    async with Backend(script, tls=_server_side(authority, "localhost"), host="localhost") as backend:
+        asked = talk(pool_for(backend.url, tls=_trusting(authority, tmp_path)))
+        await asked.port.started.wait()
+        if not patient:
+            asked.exchange.pause()
+            await sent.wait()
+            asked.exchange.resume()
+        port = await asked.ended()
+        if alert:
+            assert (port.outcome, port.body) == ("finish", body)
+        else:
+            assert (port.outcome, asked.record.reason) == ("abort", "upstream_broken")
+
+
 # -- addresses ---------------------------------------------------------------------
 
 

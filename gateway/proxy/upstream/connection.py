@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import re
 import select
+import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -216,10 +217,16 @@ class Connection(asyncio.Protocol):
             self._break(str(error))
 
     def eof_received(self) -> None:
-        self._end("it closed the connection", clean=True)
+        good = self._is_a_good_end()
+        self._end("it closed the connection" if good else _NO_ALERT, clean=good)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(f"the connection broke: {exc}" if exc else "it closed the connection", clean=exc is None)
+        if exc is not None:
+            self._end(f"the connection broke: {exc}", clean=False)
+        else:
+            # Without an EOF before it: so uvloop tells of TLS that ends without its alert, and what it had
+            # not read by then is lost. For a tunnel that will do: its protocol says when it is over.
+            self._end(_NO_ALERT if self._until_eof else "it closed the connection", clean=self._switches)
         self._take = None  # it may be our own method: undo the circle
         self._transport = None  # asyncio's own cannot be aborted once it is gone (agronholm/anyio#1250)
 
@@ -290,7 +297,7 @@ class Connection(asyncio.Protocol):
             owner.answer_begins(answer, b"")
             self._take_chunks(data)
         else:
-            self._until_eof = True
+            self._until_eof, self._switches = True, False
             self._take = self._pass_on
             owner.answer_begins(answer, data)
 
@@ -381,6 +388,16 @@ class Connection(asyncio.Protocol):
             stale = self.uses > 1 and not self._answered and not self._received and not self._head
             owner.lost(why, stale=stale)
 
+    def _is_a_good_end(self) -> bool:
+        """TLS is ended by an alert; without it anybody may have cut the connection (RFC 9112 §9.8)."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        if tls is None or self._switches:
+            return True
+        try:
+            return tls.read(1) == b""
+        except ssl.SSLError:
+            return False
+
     def _leave(self) -> None:
         if not self.closed:
             self.closed = True
@@ -392,6 +409,7 @@ class Connection(asyncio.Protocol):
         return f"<Connection to {self.address}, {state}, {self.uses} requests>"
 
 
+_NO_ALERT = "it closed the connection without TLS's closing alert"
 _MUCH = 64 * 1024
 """Bytes of a chunked body that are read at once before others have their turn."""
 _BEGINNING = re.compile(
