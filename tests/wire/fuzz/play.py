@@ -114,18 +114,23 @@ class _Visit:
         return None
 
     def _must_answer(self, ask: Ask) -> bool:
-        return ask.place in OWN or ask.mood.good
+        return ask.place in OWN or _is_whole(ask)
 
     def _check(self, name: bytes, ask: Ask, answer: Answer) -> None:
         if ask.place in OWN:
             assert answer.status in (OWN[ask.place], 405), answer
-        elif ask.mood.good and (self.calm or _replayable(ask) or answer.status != 502):
+        elif _is_whole(ask) and (self.calm or _replayable(ask) or answer.status != 502):
             assert (answer.status, answer["x-id"].encode()) == (200, name), (ask, answer)
             assert ask.method == "HEAD" or answer.body == name + ask.mood.body, (ask, answer)
         elif "x-gateway-error" in dict(answer.headers):
             assert answer.status in FAILURES, (ask, answer)
         else:
             assert answer.status != 500 or ask.mood.changes, (ask, answer)
+
+
+def _is_whole(ask: Ask) -> bool:
+    """The client gets all of the answer. Where 300 ms are the limit, a busy machine may be too slow for it."""
+    return ask.mood.good and ask.place != "hasty"
 
 
 def _replayable(ask: Ask) -> bool:
