@@ -335,7 +335,7 @@ class Exchange:
             self._fail(UpstreamUnavailable(retry_after=RETRY_AFTER), "no connection became free in time")
         elif self._switched:
             self._fail(UpstreamTimeout(), "the tunnel was idle", reason="idle_timeout")
-        elif self._waits_for_body():
+        elif self._waits_for_body() or self._may_owe_body():
             self._fail(RequestTimeout(close=True), "the request body stopped coming")
         elif self._client_paused:
             self._fail(RequestTimeout(close=True), "the client stopped reading")
@@ -367,6 +367,10 @@ class Exchange:
 
     def _waits_for_body(self) -> bool:
         return not (self._uploaded or self._upload_paused or self._answered)
+
+    def _may_owe_body(self) -> bool:
+        """The backend answers while it reads: nobody can tell whose turn it is, so it is not its fault."""
+        return self._early and not (self._uploaded or self._upload_paused or self._upload_stopped)
 
     # ------------------------------------------------------------------------------
 

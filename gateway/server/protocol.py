@@ -234,6 +234,8 @@ class GatewayProtocol(HttpToolsProtocol):
         """A slow reader may be slow; one that takes nothing must not hold its answer in our memory."""
         unwritten = self.transport.get_write_buffer_size()
         if unwritten >= self._unwritten or not unwritten:
+            if self.current is not None:
+                self.current.give_up(RequestTimeout("The answer was not read.", close=True))
             self.cut()
             return
         self._unwritten = unwritten

@@ -98,6 +98,27 @@ async def test_a_client_that_stops_sending_is_408() -> None:
         assert pool.idle_count == 0
 
 
+async def test_both_directions_at_once_and_then_silence_is_no_failure_of_the_server() -> None:
+    """Nobody can tell who should go on; a server that is fine must not be left alone for it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(HEAD + b"half")
+        await peer.hang()
+
+    clock = Clock()
+    async with Backend(script) as backend:
+        pool = pool_for(backend.url, clock=clock, idle=60.0)
+        asked = talk(pool, b"POST", body=10)
+        await asked.port.may_feed.wait()
+        asked.exchange.feed(b"half")
+        await until(lambda: asked.port.body)
+        clock.pass_by(61.0, pool)
+        assert (await asked.ended()).outcome == "abort"
+        assert asked.record.reason == "request_timeout"
+        assert pool.servers[0].failures == 0
+
+
 async def test_uploads_that_crawl_make_room_for_those_who_wait() -> None:
     """Each that waits costs one of them its connection, and only if there is no other way."""
     clock = Clock()

@@ -75,6 +75,7 @@ async def test_an_aborted_upload_is_never_finished(body: int | None, leaves: str
         asked.exchange.feed(b"half")
         await _arrived(backend)
         asked.exchange.client_gone() if leaves == "leaves" else asked.exchange.feed_end()
+        assert asked.exchange.done
         asked.exchange.client_gone()
         asked.exchange.feed(b"late")
         asked.exchange.feed_end()
@@ -299,6 +300,21 @@ async def test_a_connection_lost_before_the_first_byte_of_body_costs_nothing() -
         asked.exchange.feed_end()
         assert (await asked.ended()).body.endswith(b"hi")
         pool.close()
+
+
+async def test_it_is_tried_again_once_and_not_for_ever() -> None:
+    """A backend that takes every connection and closes it a moment later."""
+
+    async def script(peer: Peer) -> None:
+        await until(lambda: not asked.port.holds or asked.port.outcome)  # it is in the request's hands
+
+    async with Backend(script) as backend:
+        pool = pool_for(backend.url)
+        asked = talk(pool, b"POST", body=2)
+        port = await asked.ended()
+        assert (port.outcome, port.status) == ("fail", 502)
+        assert len(backend.peers) == 2
+        assert not backend.requests
 
 
 async def test_what_came_before_the_first_byte_left_is_nobodys_answer() -> None:

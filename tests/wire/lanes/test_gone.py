@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 
 import pytest
 
@@ -128,3 +129,28 @@ async def test_what_came_before_a_tunnel_does_not_open_the_gates(yard: Yard) -> 
                 await loop.sock_sendall(client, bytes(64 * 2**20))
         reset(client)
     await yard.fresh()
+
+
+async def test_who_stops_reading_is_not_taken_for_one_who_left(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the log, that is: both are cut."""
+    size = 32 * 1024 * 1024
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size, bytes(size))
+
+    yard.plays(script)
+    connections = yard.states[RUN].connections
+    async with yard.connect(RUN) as client:
+        await client.send(request("/public"))
+        await until(lambda: any(one.flow is not None and one.flow.write_paused for one in connections))
+        (one,) = connections
+        for minutes in range(1, 10):  # what the kernel takes meanwhile is progress
+            monkeypatch.setattr(one.watch, "clock", lambda later=60 * minutes: time.monotonic() + later)
+            one.watch.look()
+            await asyncio.sleep(0)
+        await until(lambda: not connections)
+    (line,) = yard.lines()
+    assert (line["status"], line["reason"]) == (200, "request_timeout")
