@@ -511,7 +511,7 @@ async def test_plain_http_behind_a_tls_address_is_502(authority: trustme.CA, tmp
 async def test_a_body_without_a_length_is_whole_only_if_tls_says_so(
     alert: bool, patient: bool, authority: trustme.CA, tmp_path: Path
 ) -> None:
-    """Anybody on the way can send a FIN. And uvloop loses what was not read when it came without the alert."""
+    """Anybody on the way can send a FIN. And uvloop loses what was unread when it came without the alert."""
     body = b"x" * 300_000
     sent = asyncio.Event()
 

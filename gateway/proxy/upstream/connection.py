@@ -394,7 +394,7 @@ class Connection(asyncio.Protocol):
         if tls is None or self._switches:
             return True
         try:
-            return tls.read(1) == b""
+            return bool(tls.read(1) == b"")
         except ssl.SSLError:
             return False
 

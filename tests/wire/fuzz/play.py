@@ -10,7 +10,7 @@ import re
 from tests.support.backend import Peer, Request, Script
 from tests.support.lanes import H11, Yard
 from tests.support.raw import Answer, Closed, RawClient
-from tests.wire.fuzz.storms import Ask, Mood, Storm, Visit
+from tests.wire.fuzz.storms import Ask, Mood, Storm, Visit, change, cut
 
 _numbers = itertools.count()
 SILENCE = 0.03
@@ -64,7 +64,7 @@ class _Visit:
                             return
 
     async def _send(self, client: RawClient, data: bytes) -> None:
-        for piece in _cut(data, self.visit.pieces):
+        for piece in cut(data, self.visit.pieces):
             await client.send(piece)
             await asyncio.sleep(0)
 
@@ -129,7 +129,7 @@ class _Visit:
 
 
 def _is_whole(ask: Ask) -> bool:
-    """The client gets all of the answer. Where 300 ms are the limit, a busy machine may be too slow for it."""
+    """The client gets all of the answer. Where 300 ms are the limit, a busy machine may be too slow."""
     return ask.mood.good and ask.place != "hasty"
 
 
@@ -144,16 +144,8 @@ def _bytes(name: bytes, ask: Ask) -> bytes:
         return head + b"\r\n"
     if not ask.chunks:
         return head + b"Content-Length: %d\r\n\r\n" % len(ask.body) + ask.body
-    chunks = [b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in _cut(ask.body, ask.chunks)]
+    chunks = [b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in cut(ask.body, ask.chunks)]
     return head + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(chunks) + b"0\r\n\r\n"
-
-
-def _cut(data: bytes, sizes: tuple[int, ...]) -> list[bytes]:
-    pieces = []
-    for size in sizes:
-        pieces.append(data[:size])
-        data = data[size:]
-    return [piece for piece in [*pieces, data] if piece]
 
 
 def _script(moods: dict[bytes, Mood]) -> Script:
@@ -166,7 +158,7 @@ def _script(moods: dict[bytes, Mood]) -> Script:
             if not mood.early:
                 await _rest(peer, request)
             raw = _answer(name, mood, to_head=request.method == b"HEAD")
-            for piece in _cut(raw, mood.pieces if len(raw) > sum(mood.pieces) + len(mood.surplus) else ()):
+            for piece in cut(raw, mood.pieces if len(raw) > sum(mood.pieces) + len(mood.surplus) else ()):
                 await peer.send(piece)
                 await asyncio.sleep(0)
             if mood.silent and not mood.good and "hasty" in request.target.decode("latin-1"):
@@ -194,13 +186,10 @@ def _answer(name: bytes, mood: Mood, *, to_head: bool) -> bytes:
         lines.append(b"Content-Length: %d" % len(body))
     elif mood.framing == "chunked":
         lines.append(b"Transfer-Encoding: chunked")
-        body = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in _cut(body, (3, 7))) + b"0\r\n\r\n"
+        body = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in cut(body, (3, 7))) + b"0\r\n\r\n"
     raw = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * mood.interims
     raw += b"\r\n".join([*lines, b"", b""]) + (b"" if to_head else body)
     if mood.framing != "end" or to_head:
         raw += mood.surplus
-    changed = bytearray(raw)
-    for place, piece in mood.changes:
-        at = int(place * len(changed))
-        changed[at : at + len(piece)] = piece
-    return bytes(changed[: int(len(changed) * mood.cut)])
+    changed = change(raw, mood.changes)
+    return changed[: int(len(changed) * mood.cut)]

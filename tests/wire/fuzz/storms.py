@@ -80,7 +80,7 @@ class Visit:
 
 Storm = tuple[Visit, ...]
 
-_SIZES = st.lists(st.integers(1, 40), max_size=6).map(tuple)
+SIZES = st.lists(st.integers(1, 40), max_size=6).map(tuple)
 _BODIES = st.one_of(
     st.binary(max_size=60), st.sampled_from([b"x" * 70_000, b"\r\n0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
 )
@@ -107,7 +107,7 @@ def _mutated(draw: st.DrawFn) -> bytes:
 _RUBBISH = st.one_of(
     _mutated(), st.lists(st.sampled_from(_PIECES), max_size=30).map(b"".join), st.binary(max_size=300)
 )
-_CHANGES = st.lists(
+CHANGES = st.lists(
     st.tuples(st.floats(0, 1, exclude_max=True), st.one_of(st.sampled_from(_PIECES), st.binary(max_size=3))),
     max_size=4,
 ).map(tuple)
@@ -119,7 +119,7 @@ _good_moods = st.builds(
     body=_BODIES,
     interims=st.integers(0, 2),
     surplus=st.sampled_from([b"", b"", b"\r\n", b"!", _EVIL]),
-    pieces=_SIZES,
+    pieces=SIZES,
 )
 _bad_moods = st.builds(
     Mood,
@@ -131,29 +131,47 @@ _bad_moods = st.builds(
     rough=st.booleans(),
     silent=st.sampled_from([False] * 9 + [True]),
     surplus=st.sampled_from([b"", b"\r\n", _EVIL]),
-    changes=_CHANGES,
-    pieces=_SIZES,
+    changes=CHANGES,
+    pieces=SIZES,
 )
 _asks = st.builds(
     Ask,
     method=st.sampled_from(["GET", "GET", "GET", "POST", "PUT", "HEAD", "DELETE"]),
     place=st.sampled_from(["public"] * 6 + ["narrow", "narrow", "hasty", "private", "auth"]),
     body=st.one_of(st.none(), _BODIES),
-    chunks=_SIZES,
+    chunks=SIZES,
     mood=st.one_of(_good_moods, _good_moods, _bad_moods),
 )
 _honest = st.builds(
     Visit,
     asks=st.lists(_asks, min_size=1, max_size=5).map(tuple),
     pipelined=st.booleans(),
-    pieces=_SIZES,
+    pieces=SIZES,
     leaves=st.one_of(st.just(1.0), st.just(1.0), st.floats(0, 1)),
 )
 _hostile = st.builds(
     Visit,
     asks=st.lists(_asks, max_size=2).map(tuple),
     pipelined=st.just(True),
-    pieces=_SIZES,
+    pieces=SIZES,
     rubbish=_RUBBISH,
 )
 storms = st.tuples(st.one_of(_honest, _hostile), _honest)
+
+
+def cut(data: bytes, sizes: tuple[int, ...]) -> list[bytes]:
+    """The same bytes in pieces; the last one is all the rest."""
+    pieces = []
+    for size in sizes:
+        pieces.append(data[:size])
+        data = data[size:]
+    return [piece for piece in [*pieces, data] if piece]
+
+
+def change(data: bytes, changes: tuple[tuple[float, bytes], ...]) -> bytes:
+    """With these bytes put over others, by their place."""
+    changed = bytearray(data)
+    for place, piece in changes:
+        at = int(place * len(changed))
+        changed[at : at + len(piece)] = piece
+    return bytes(changed)
