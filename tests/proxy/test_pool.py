@@ -149,7 +149,7 @@ async def test_the_backends_own_keep_alive_is_believed_if_shorter() -> None:
 
 async def test_an_idle_connection_that_speaks_is_closed() -> None:
     async with Backend(echo) as backend:
-        pool = pool_for(backend.url)
+        pool = pool_for(backend.url, clock=Clock())  # no time passes: it is not closed for being idle
         await talk(pool).ended()
         await backend.peers[0].send(response(b"evil"))
         await until(lambda: pool.idle_count == 0)

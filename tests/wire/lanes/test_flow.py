@@ -103,7 +103,7 @@ async def test_an_early_answer_arrives_and_closes_both_sides(
     async with yard.connect(lane) as client:
         await client.send(upload(length=length) + b"5\r\nhello\r\n")
         answer = await client.answer()
-        assert (answer.status, answer.body) == (int(status[:3]), b"enough")
+        assert (answer.status, answer["connection"], answer.body) == (int(status[:3]), "close", b"enough")
         client.half_close()
         assert await client.closed() == b""
     await ended(yard)
