@@ -118,6 +118,8 @@ async def play(row: Row, lane: str, yard: Yard) -> None:
             else:
                 answer, interim = await final(client, expected.method)
                 expected.check(answer, interim)
+                last = number == len(row.reads)
+                assert (answer.get("connection") == "close") == (last and row.then == "close"), answer
         if row.then == "keep":
             await client.send(PROBE)
             probe, _ = await final(client)
