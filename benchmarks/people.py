@@ -1,10 +1,11 @@
-"""Very many people with a session each, and very many cut-offs, put into a database by SQL; and their tokens.
+"""Very many people, sessions, cut-offs and API tokens, put into a database by SQL; and tokens of sessions.
 
 Nobody of them ever logged in: a comparison of passwords for each would take days.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from benchmarks.peers.gateway import TOKEN_SECONDS
 from benchmarks.peers.peer import Place
+from gateway.identity.api_tokens import digest_of
 
 _AT_ONCE = 100_000
 """Rows of one statement."""
@@ -25,7 +27,7 @@ _ID = {
     "sqlite": "printf('{kind:08x}-0000-7000-8000-%012x', n)",
     "postgresql": "'{kind:08x}-0000-7000-8000-' || lpad(to_hex(n), 12, '0')",
 }
-_USER, _SESSION, _CUT = 1, 2, 3
+_USER, _SESSION, _CUT, _API_TOKEN = 1, 2, 3, 4
 """How ids of each kind begin."""
 _USERS = """
 INSERT INTO users
@@ -42,15 +44,49 @@ _CUT_OFFS = """
 INSERT INTO cutoffs (kind, id, version, until, recorded_at)
 SELECT 'session', {cut}, 0, {now} + 50000, {now} - 3600 FROM numbers
 """
+_API_TOKENS = """
+INSERT INTO api_tokens (id, user_id, name, digest, scopes, limits, created_at, created_by)
+VALUES (:id, :user, 'measured', :digest, '[]', :limits, :now, 'cli:benchmarks')
+"""
+_TOKENS_EACH = 50
+"""API tokens of one person: as many as anybody may have (`api_tokens.per_user`)."""
 
 
 def fill(url: str, *, people: int = 0, cut_offs: int = 0) -> None:
     """The tables are there and empty."""
-    engine = create_engine(make_url(url.replace("postgresql:", "postgresql+psycopg:")))
+    engine = _engine(url)
     now = int(time.time())
     for statement, count in ((_USERS, people), (_SESSIONS, people), (_CUT_OFFS, cut_offs)):
         for first in range(1, count + 1, _AT_ONCE):
             _run(engine, statement, first, min(first + _AT_ONCE - 1, count), now)
+    _close(engine)
+
+
+def fill_tokens(url: str, *, tokens: list[str]) -> None:
+    """API tokens that hold, and as many people as they belong to."""
+    fill(url, people=1 + len(tokens) // _TOKENS_EACH)
+    now = int(time.time())
+    rows = [
+        {
+            "id": _id(_API_TOKEN, number),
+            "user": _id(_USER, 1 + number // _TOKENS_EACH),
+            "digest": (digest_of(token.encode()) or b"").hex(),
+            "limits": json.dumps({"methods": None, "paths": None}),
+            "now": now,
+        }
+        for number, token in enumerate(tokens)
+    ]
+    engine = _engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(_API_TOKENS), rows)
+    _close(engine)
+
+
+def _engine(url: str) -> Engine:
+    return create_engine(make_url(url.replace("postgresql:", "postgresql+psycopg:")))
+
+
+def _close(engine: Engine) -> None:
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks import report
+from benchmarks import people, report
 from benchmarks.load import parse
 from benchmarks.peers import caddy, envoy, haproxy, nginx
 from benchmarks.peers.gateway import configure, path_of
 from benchmarks.peers.peer import Peer, Place
+from gateway.accounts.token_store import TokenStore
 from gateway.config.load import load
+from gateway.identity.api_tokens import digest_of, make_token
 from gateway.policy.compile import compile_policy
 from gateway.policy.readings import read
+from tests.accounts.world import opened
+from tests.support.databases import SqliteTemplate, shared_postgres
 
 PRINTED = """
 Running 1s test @ http://127.0.0.1:7001/items
@@ -38,6 +43,19 @@ SECRETS = {
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(port=7001, backend=7002, helper=7003, folder=tmp_path, environ=dict(SECRETS))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database with our schema and no rows."""
+    if request.param == "sqlite":
+        yield SqliteTemplate(tmp_path).migrated(tmp_path)
+        return
+    postgres = shared_postgres()
+    url = postgres.migrated()
+    yield url
+    postgres.drop(url)
+    postgres.close()
 
 
 def test_what_wrk_prints_is_read() -> None:
@@ -71,6 +89,19 @@ def test_the_measured_gateway_has_a_right_configuration(place: Place, routes: in
     assert len(policy.routes) == routes
     found = {policy.matcher.find("GET", b"x", read(path_of(i, routes).encode())[0]) for i in range(routes)}
     assert len(found - {None}) == routes - 1
+
+
+@pytest.mark.anyio
+async def test_measured_api_tokens_hold(url: str) -> None:
+    tokens = [make_token() for _ in range(60)]
+    digests = [digest_of(token.encode()) or b"" for token in tokens]
+    people.fill_tokens(url, tokens=tokens)
+    async with opened(url) as database:
+        found = await database.read(lambda connection: list(map(TokenStore(connection).holder, digests)))
+    assert [user.email for _, user in filter(None, found)] == [
+        *["user-1@example.com"] * 50,
+        *["user-2@example.com"] * 10,
+    ]
 
 
 @pytest.mark.parametrize(

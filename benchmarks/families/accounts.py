@@ -1,4 +1,4 @@
-"""Sessions in numbers: refreshes, cut-offs that are remembered, logouts that reach another replica.
+"""Sessions in numbers: refreshes, what is remembered of them and of API tokens, logouts felt elsewhere.
 
 The database server shares the core of the load. Refreshes wait for its disk, so their rate is that of the
 machine; the processor time of the gateway per refresh says more.
@@ -24,6 +24,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from benchmarks import machine, people
+from benchmarks.families import api_tokens
 from benchmarks.families.rounds import median, ratio, say, take_turns, under
 from benchmarks.load import CPU_US, RATE, Load
 from benchmarks.peers.gateway import gateway
@@ -61,8 +62,9 @@ def measure(stage: Stage, effort: Effort) -> Found:
     with _postgres() as postgres:
         refreshes, flat = _refreshes(stage, effort, postgres)
         cut_offs, cost = _cut_offs(stage, effort)
+        tokens, known = api_tokens.measure(stage, effort, postgres)
         delays, delay = _delays(stage, effort, postgres)
-    return Found(effort.short, [refreshes, cut_offs, delays], [*flat, cost, delay])
+    return Found(effort.short, [refreshes, cut_offs, *tokens, delays], [*flat, cost, known, delay])
 
 
 @contextlib.contextmanager
