@@ -61,6 +61,7 @@ class Upkeep:
         self._outlet, self._clock = outlet, clock
         self._writer, self._keeper, self._lookup = writer, keeper, lookup
         self._presence = Presence(database)
+        self._listener = None if database.is_sqlite else Listener(database, feed.catch_up)
         self._warned = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -76,8 +77,8 @@ class Upkeep:
         self._pools.start()
         self._writer.start()
         running = [self._feed.run(), self._presence.run(), self._run(), self._keeper.run()]
-        if not self._database.is_sqlite:
-            running.append(Listener(self._database, self._feed.catch_up).run())
+        if self._listener is not None:
+            running.append(self._listener.run())
         if self._keys is not None:
             running.append(self._keys.run())
         self._tasks = [asyncio.create_task(each) for each in running]
@@ -113,6 +114,8 @@ class Upkeep:
         self._note("database", readable and writable, f"{what} answers 503")
         age = self._feed.age
         self._note("cutoffs", age <= self._sessions.max_staleness, _stale(age, self._sessions.on_stale))
+        told = self._listener is None or not self._listener.deaf
+        self._note("notices", told, _NOT_TOLD)
         for name, pool in self._pools.by_name.items():
             self._note(f"upstreams.{name}", pool.up, "all its servers are out; they are tried all the same")
         self._note("rate_limits", await self._limiter.ping(), _LIMITS_AWAY)
@@ -160,6 +163,7 @@ async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 _CANCEL_AGAIN_S = 0.5
+_NOT_TOLD = "those of PostgreSQL don't arrive; logouts elsewhere are felt within a second or two, not at once"
 _LIMITS_AWAY = "can't be reached; limited calls answer 503, or with on_error: allow each process counts alone"
 
 

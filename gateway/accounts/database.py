@@ -132,9 +132,11 @@ class Database:
         return bool(connection.info["data_version"] != before)
 
     def dial(self) -> dict[str, Any]:
-        """How psycopg connects to the same PostgreSQL."""
+        """How psycopg connects to the same PostgreSQL, for something else than transactions."""
         _, settings = self._engine.dialect.create_connect_args(self._url)
-        return {**postgres_settings(self._url), **settings}
+        ours = postgres_settings(self._url)
+        ours.pop("options", None)  # limits of transactions; a pooler may refuse them
+        return {**ours, **settings}
 
     async def ping(self) -> None:
         """Raises Unavailable or GatewayTimeout if the database can't answer now."""

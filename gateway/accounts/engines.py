@@ -4,7 +4,11 @@ SQLite: readers beside one writer, thanks to WAL. `synchronous = FULL`: with NOR
 power cut may undo commits that were already answered. That would revive ended sessions,
 and make refresh tokens that clients hold unknown.
 
-PostgreSQL: READ COMMITTED, and short limits on statements and locks.
+PostgreSQL: READ COMMITTED, and short limits on statements and locks. There may be a pooler in
+between (PgBouncer), which lends a connection to the server for one transaction only, and may
+refuse or drop what is asked for when a connection begins. So nothing of ours outlives a
+transaction: no prepared statement, no advisory lock, and where the limits did not arrive, each
+transaction sets its own.
 """
 
 from __future__ import annotations
@@ -25,6 +29,15 @@ CONNECT_TIMEOUT_S: Final = 5
 """How long opening a connection to PostgreSQL may take."""
 SILENCE_TIMEOUT_MS: Final = 10_000
 """How long PostgreSQL's host may leave our bytes unacknowledged (Linux TCP_USER_TIMEOUT)."""
+_LIMITS: Final = {
+    "statement_timeout": STATEMENT_TIMEOUT_MS,
+    "lock_timeout": STATEMENT_TIMEOUT_MS,
+    "idle_in_transaction_session_timeout": 2 * STATEMENT_TIMEOUT_MS,
+}
+_OPTIONS: Final = " ".join(f"-c {name}={value}" for name, value in _LIMITS.items())
+_SET_LIMITS: Final = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _LIMITS.items())
+_REFUSED: Final = "unsupported startup parameter"
+"""What PgBouncer says, of any version, to options that it is not told to ignore."""
 _KEEPALIVE_S: Final = 5
 """When an idle connection is probed, and between two probes; the third unanswered one ends it."""
 
@@ -117,6 +130,9 @@ def postgres_engine(url: URL, *, connections: int) -> Engine:
         )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ValueError('PostgreSQL needs its driver: pip install "auth-gateway[postgres]"') from error
+    event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "connect", _drop_notices)
+    event.listen(engine, "begin", _limit)
     event.listen(engine, "handle_error", _leave_a_standby)
     return engine
 
@@ -130,10 +146,33 @@ def postgres_settings(url: URL) -> dict[str, Any]:
         "keepalives_interval": _KEEPALIVE_S,
         "keepalives_count": 3,
         "application_name": "gateway",
-        "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={STATEMENT_TIMEOUT_MS}"
-        f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS}",
+        "options": _OPTIONS,
+        "prepare_threshold": None,
     }
     return {name: value for name, value in defaults.items() if name not in url.query}
+
+
+def _connect(dialect: Any, _entry: ConnectionPoolEntry, args: Any, parameters: dict[str, Any]) -> Any:
+    try:
+        return dialect.connect(*args, **parameters)
+    except dialect.loaded_dbapi.OperationalError as error:
+        if _REFUSED not in str(error) or parameters.get("options") != _OPTIONS:
+            raise
+    return dialect.connect(*args, **parameters | {"options": ""})
+
+
+def _drop_notices(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    """A pooler may lend us a connection on which somebody listens; the driver would keep what it hears."""
+    connection.add_notify_handler(lambda notice: None)
+
+
+def _limit(connection: Connection) -> None:
+    """Where the operator has set a limit for the role, that one holds."""
+    if "limited" not in connection.info:
+        found = connection.exec_driver_sql("SELECT current_setting('statement_timeout')").scalar_one()
+        connection.info["limited"] = found != "0"
+    if not connection.info["limited"]:
+        connection.exec_driver_sql(_SET_LIMITS)
 
 
 def _leave_a_standby(failure: ExceptionContext) -> None:
