@@ -46,10 +46,10 @@ class Source:
 
     def fetch(self, files: Iterable[Path]) -> bool:
         """Copy what the revision has of these files. Whether something came that was not there."""
-        if self.revision is None:
+        revision = self.revision
+        if revision is None:
             return False
-        missing = {posixpath.relpath(file.absolute(), self.root) for file in files if not file.exists()}
-        copied = [self._copy(self.revision, name) for name in missing if not name.startswith("../")]
+        copied = [self._copy(revision, file.absolute()) for file in files if not file.exists()]
         return any(copied)
 
     def shown(self, text: str) -> str:
@@ -58,12 +58,16 @@ class Source:
             return text
         return text.replace(f"{self.root}/", f"{self.revision.name}:")
 
-    def _copy(self, revision: Revision, name: str) -> bool:
-        content = revision.read(name)
+    def _copy(self, revision: Revision, file: Path) -> bool:
+        name = posixpath.relpath(file, self.root)
+        content = None if name.startswith("../") else revision.read(name)
         if content is None:
             return False
-        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (self.root / name).write_bytes(content)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)  # every step of `rules/../more.yaml` has to be there
+            file.write_bytes(content)
+        except OSError:
+            return False
         return True
 
 
@@ -74,7 +78,7 @@ class Revision:
     name: str
     """As the user wrote it; empty for what is staged."""
     top: Path
-    """The repository's folder."""
+    """The repository's folder; of a bare one that of its objects."""
     tree: str
     """The object that stands for it; empty for what is staged."""
 
@@ -143,6 +147,8 @@ def _top() -> bytes:
         return _git(Path(), "rev-parse", "--show-toplevel").rstrip(b"\n")
     except subprocess.CalledProcessError as error:
         reason = os.fsdecode(error.stderr).strip().partition("\n")[0].removeprefix("fatal: ")
+        if "work tree" in reason:  # a bare repository, as servers have them: nothing is checked out
+            return _git(Path(), "rev-parse", "--absolute-git-dir").rstrip(b"\n")
         if "not a git repository" in reason or not reason:
             reason = "this folder is in no git repository"
         raise Unavailable(reason) from None

@@ -296,6 +296,29 @@ class TestARevision:
         assert (result.code, result.out) == (1, "")
         assert "outside.yaml" in result.err
 
+    def test_an_include_may_go_down_and_up_again(self, gateway: Command, repository: Path) -> None:
+        """The folder on the way holds nothing that is taken, and has to be there all the same."""
+        (repository / "rules").mkdir()
+        (repository / "rules" / "README").write_text("none yet\n")
+        write(repository, "include: rules/../more.yaml\n" + RULES)
+        (repository / "more.yaml").write_text("routes: [{path: /more, allow: nobody}]\n")
+        git("add", ".")
+        git("commit", "-q", "-m", "more")
+        assert gateway("diff", "HEAD:gateway.yaml").out.startswith("nothing changes")
+        (repository / "more.yaml").write_text("routes: [{path: /more, allow: admin}]\n")
+        (row,) = rows(gateway("diff", "HEAD:gateway.yaml").out)
+        assert row[:3] == ["widened", "/more, any method, any host", "nobody → admin"]
+
+    def test_in_a_bare_repository(
+        self, gateway: Command, repository: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(repository, RULES.replace("/admin/**, allow: admin", "/admin/**, allow: nobody"))
+        git("commit", "-q", "-a", "-m", "closed")
+        git("clone", "-q", "--bare", ".", "bare.git")
+        monkeypatch.chdir(repository / "bare.git")
+        (row,) = rows(gateway("diff", "HEAD:gateway.yaml", "HEAD~1:gateway.yaml").out)
+        assert row[:3] == ["widened", "/admin/**, any method, any host", "nobody → admin"]
+
     def test_through_a_symbolic_link(self, gateway: Command, repository: Path) -> None:
         (repository / "link.yaml").symlink_to("gateway.yaml")
         git("add", ".")
