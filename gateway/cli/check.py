@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,8 +126,15 @@ def _annotation(finding: _Finding) -> str:
     so no name in a file can begin a command of its own.
     """
     kind = "warning" if finding.warning else "error"
-    file = _escaped(finding.file).replace(":", "%3A").replace(",", "%2C")
+    file = _escaped(_in_workspace(finding.file)).replace(":", "%3A").replace(",", "%2C")
     return f"::{kind} file={file},line={finding.line},col={finding.column}::{_escaped(finding.sentence)}"
+
+
+def _in_workspace(file: str) -> str:
+    """As GitHub looks for it: from the top of what was checked out, wherever the step runs."""
+    top = os.environ.get("GITHUB_WORKSPACE")
+    name = os.path.relpath(file, top) if top else file
+    return file if Path(name).parts[0] == ".." else name
 
 
 def _escaped(text: str) -> str:

@@ -15,7 +15,7 @@ from gateway.cli.wording import audience_json, methods_json, requests
 
 if TYPE_CHECKING:
     from gateway.cli.revisions import Source
-    from gateway.config.source import Problem
+    from gateway.config.source import Place, Problem
     from gateway.policy.diff import Change, Said, Side
     from gateway.policy.model import Route
 
@@ -79,19 +79,25 @@ def _told(changes: list[Change]) -> list[Change]:
 
 def _side(source: Source) -> Side:
     from gateway.config.load import load
-    from gateway.policy.compile import compile_policy
+    from gateway.policy.compile import compile_policy, mistaken_paths
     from gateway.policy.diff import Side
 
     loaded = load(source.path, environ=source.variables, allow_unset=True)
     while source.fetch(getattr(loaded, "files", ())):
         loaded = load(source.path, environ=source.variables, allow_unset=True)
     if loaded.config is None:
-        _refuse(loaded.problems, source)
+        _refuse(
+            sorted([*loaded.problems, *mistaken_paths(loaded.paths, loaded.places)], key=_in_order), source
+        )
     policy, problems = compile_policy(loaded.config, loaded.places)
     if policy is None:
         _refuse(problems, source)
     servers = {name: tuple(map(str, each.targets)) for name, each in loaded.config.upstreams.items()}
     return Side(policy, servers)
+
+
+def _in_order(problem: Problem) -> Place:
+    return problem.place
 
 
 def _refuse(problems: Iterable[Problem], source: Source) -> NoReturn:

@@ -45,11 +45,12 @@ def examine(path: Path, *, allow_unset: bool = False, certificate: bool = True) 
     With `allow_unset`, as in CI, neither need be there.
     """
     from gateway.config.load import load
-    from gateway.policy.compile import compile_policy
+    from gateway.policy.compile import compile_policy, mistaken_paths
 
     loaded = load(path, allow_unset=allow_unset)
     if loaded.config is None:
-        return Examined(None, None, loaded.places, tuple(sorted(loaded.problems, key=_order)), loaded.files)
+        mistakes = [*loaded.problems, *mistaken_paths(loaded.paths, loaded.places)]
+        return Examined(None, None, loaded.places, tuple(sorted(mistakes, key=_order)), loaded.files)
     policy, problems = compile_policy(loaded.config, loaded.places)
     files = [*_certificate(loaded, allow_unset), *_keys(loaded, allow_unset)] if certificate else []
     found = sorted([*loaded.problems, *problems, *files], key=_order)

@@ -64,7 +64,7 @@ class Source:
         if content is None:
             return False
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)  # every step of `rules/../more.yaml` has to be there
+            file.parent.mkdir(parents=True, exist_ok=True)  # each step of rules/../x.yaml
             file.write_bytes(content)
         except OSError:
             return False

@@ -258,9 +258,13 @@ def _prefix(value: Any) -> str:
 
 def _path(value: Any) -> str:
     path = _non_empty(value)
-    if not path.startswith("/"):
-        raise ValueError(f"must begin with /: write {show('/' + path)}")
-    return path
+    if path.startswith("/"):
+        return path
+    if "://" in path:
+        raise ValueError("must be a path without a scheme and a host; routes name those in hosts")
+    if path.startswith("^"):
+        raise ValueError("must begin with /; there are no regular expressions")
+    raise ValueError(f"must begin with /: write {show('/' + path)}")
 
 
 def _target(value: Any) -> str:

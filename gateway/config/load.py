@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ class Loaded:
     """Mistakes and warnings, in the order of the file."""
     files: tuple[Path, ...] = ()
     """Every file that was read, or would have been were it there; absolute, links not followed."""
+    paths: Mapping[int, str] = field(default_factory=dict)
+    """Where there is a mistake: what each route says of its path, for those who find more of them."""
 
 
 def load(
@@ -76,7 +78,7 @@ def load(
     with uncollected():
         loaded = _load(path, outside, problems, allow_unset, read)
     files = tuple(dict.fromkeys(file.absolute() for file in outside.files))
-    return Loaded(loaded.config, loaded.places, loaded.problems, files)
+    return Loaded(loaded.config, loaded.places, loaded.problems, files, loaded.paths)
 
 
 def _load(path: Path, outside: Outside, problems: list[Problem], allow_unset: bool, read: Read) -> Loaded:
@@ -99,8 +101,18 @@ def _load(path: Path, outside: Outside, problems: list[Problem], allow_unset: bo
     config, findings = _validated(data)
     problems += _placed(typist.findings, findings, places)
     if config is None or any(not problem.warning for problem in problems):
-        return Loaded(None, places, _sorted(problems))
+        return Loaded(None, places, _sorted(problems), paths=_paths(data))
     return Loaded(_settled(config, path.parent), places, _sorted(problems))
+
+
+def _paths(data: Any) -> dict[int, str]:
+    """The paths of all routes that begin as a path does."""
+    routes = data.get("routes") if isinstance(data, Mapping) else None
+    items = routes if isinstance(routes, tuple) else ()
+    written = [each.get("path") if isinstance(each, Mapping) else None for each in items]
+    return {
+        index: path for index, path in enumerate(written) if isinstance(path, str) and path.startswith("/")
+    }
 
 
 def _gathered(root: Node | None, path: Path, read: Read, typist: _Typist) -> Gathered | None:

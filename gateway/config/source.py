@@ -59,7 +59,7 @@ class Problem:
 
     def __str__(self) -> str:
         words = f"{self.path}: {self.sentence}" if self.path else self.sentence
-        return _printable(f"{self.place}  {words}")
+        return _printable(f"{self.place}  {'warning: ' if self.warning else ''}{words}")
 
 
 @dataclass(frozen=True, slots=True)

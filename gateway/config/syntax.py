@@ -16,13 +16,16 @@ Mistake = tuple[int, int, str]
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 """What YAML can't hold (YAML 1.2 § 5.1)."""
 _ESCAPE = "an unknown escape with \\ between double quotes; single quotes have none"
+_TAB = "a tab can't indent; use spaces"
 _NEVER_CLOSED = (
     ("did not find expected ',' or ']'", "this list is not closed with ], or a comma is missing in it"),
     (
         "did not find expected ',' or '}'",
-        "this mapping is not closed with }, or a comma is missing in it; inside { } write ${…} in quotes",
+        "this mapping is not closed with }, or a comma is missing in it; "
+        'inside { } quote what holds braces, like "/{id}" or "${NAME}"',
     ),
     ("unexpected end of stream", "this quote is never closed"),
+    ("expected alphabetic or numeric character", "a value can't begin with * or &; quote it"),
 )
 """Told of where it begins; libyaml notices only much later."""
 _WRONG_HERE = (
@@ -30,6 +33,9 @@ _WRONG_HERE = (
     ("could not find expected ':'", 'a key without ": " after it'),
     ("did not find expected key", "this line does not fit the indent of the lines above it"),
     ("did not find expected '-'", "this line does not fit the list above it"),
+    ("did not find expected node content", 'a value is missing here, or has to be quoted, like "::1"'),
+    ("sequence entries are not allowed", "a list begins on a line of its own, or stands in [ ]"),
+    ("a tab character", _TAB),
     ("exceeded maximum nesting depth", TOO_DEEP),  # it reads ahead of what it tells
     ("hexdecimal", _ESCAPE),
     ("unknown escape", _ESCAPE),
@@ -68,8 +74,4 @@ def _bad_beginning(text: str, mark: yaml.Mark | None) -> str:
     lines = text.splitlines()
     line = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
     character = line[mark.column : mark.column + 1] if mark is not None else ""
-    return (
-        "a tab can't indent; use spaces"
-        if character == "\t"
-        else f"a value can't begin with {character}; quote it"
-    )
+    return _TAB if character == "\t" else f"a value can't begin with {character}; quote it"

@@ -8,7 +8,7 @@ business.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
@@ -24,7 +24,7 @@ from gateway.http.cors import Cors
 from gateway.http.header_edits import NO_EDITS, HeaderEdits
 from gateway.identity.principal import LOGIN, Principal
 from gateway.policy.model import Allow, Policy, RateLimit, Route, Validity
-from gateway.policy.pattern import Pattern, literal_prefix, parse
+from gateway.policy.pattern import Pattern, borrowed, literal_prefix, parse
 from gateway.policy.prove import Test
 from gateway.policy.review import review
 from gateway.ratelimit import Rule as Limit
@@ -61,6 +61,23 @@ def _compile(compiler: _Compiler) -> tuple[Policy | None, list[Problem]]:
     return None if mistakes else policy, sorted(compiler.problems, key=lambda problem: problem.place)
 
 
+def mistaken_paths(paths: Mapping[int, str], places: Places) -> list[Problem]:
+    """What is wrong with the paths of routes, by their index, where there are other mistakes too."""
+    return [
+        Problem(places.of("routes", index, "path"), places.name("routes", index, "path"), mistake)
+        for index, path in paths.items()
+        if (mistake := _mistake(path))
+    ]
+
+
+def _mistake(path: str) -> str:
+    try:
+        parse(path)
+    except ValueError as mistake:
+        return str(mistake)
+    return ""
+
+
 def compile_tests(config: Config, places: Places) -> tuple[Test, ...]:
     """The file's own `tests:`, ready for `prove`."""
     return tuple(_test(test, str(places.of("tests", index))) for index, test in enumerate(config.tests))
@@ -88,6 +105,10 @@ class _Compiler:
             self.say(str(mistake), "routes", index, "path")
             return None
         place = self._places.of("routes", index, "path")
+        literal = borrowed(pattern)
+        if literal is not None:
+            sentence = f'takes the segment "{literal}" as it stands; write {{name}} for any one segment'
+            self.say(sentence, "routes", index, "path", warning=True)
         return Route(
             index=index,
             label=_label(written, pattern),

@@ -63,6 +63,15 @@ def literal_prefix(text: str) -> tuple[bytes, ...]:
     return literals
 
 
+def borrowed(pattern: Pattern) -> str | None:
+    """A segment that is a pattern for other programs, and here only itself; or None."""
+    return next((part for part in pattern.text.split("/") if _BORROWED(part)), None)
+
+
+_BORROWED = re.compile(r"\A:[A-Za-z_]|[<>\[\]^|]").search
+"""`:id` of Express and Rails, `<id>` of Flask, regular expressions; no client sends the signs as they are."""
+
+
 def _check_characters(text: str) -> None:
     if not text.startswith("/"):
         raise ValueError("must begin with /")

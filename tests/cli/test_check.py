@@ -206,6 +206,35 @@ def test_it_touches_nothing(gateway: Command, site: Path) -> None:
     assert [path.name for path in site.iterdir()] == ["gateway.yaml"]
 
 
+def test_patterns_are_looked_at_whatever_else_is_wrong(gateway: Command, site: Path) -> None:
+    (site / "gateway.yaml").write_text(
+        MINIMAL
+        + """\
+routes:
+  - {path: /a/*, allow: admin}
+  - {path: /b//c, alow: admin}
+  - {path: d, allow: admin}
+  - {path: "${NOWHERE}", allow: admin}
+  - [/e/*]
+default: public
+"""
+    )
+    checked = gateway("check")
+    assert checked.code == 1
+    assert [line.split(": ")[0] for line in checked.out.splitlines()] == [
+        "gateway.yaml:6:12  routes[0].path",
+        "gateway.yaml:7:12  routes[1].path",
+        "gateway.yaml:7:19  routes[1].alow",
+        "gateway.yaml:8:12  routes[2].path",
+        "gateway.yaml:9:12  routes[3].path",
+        "gateway.yaml:10:5  routes[4]",
+        "gateway.yaml:11:10  default",
+    ]
+    assert gateway("diff", "gateway.yaml").err == checked.out
+    (site / "gateway.yaml").write_text(MINIMAL + "routes: 5\n")
+    assert gateway("check").out.startswith("gateway.yaml:5:9  routes: must be a list")
+
+
 class TestCover:
     def test_names_the_routes_that_no_test_touches(self, gateway: Command, site: Path) -> None:
         more = ROUTES.replace("routes:\n", "routes:\n  - {path: /x, methods: [GET], allow: public}\n")
@@ -247,6 +276,26 @@ class TestGithub:
             "::error file=gateway.yaml,line=6,col=1::routes[0]: no test touches /**",
             "gateway.yaml: no mistakes, 1 warning, 1 route without a test, 1 test failed, 2 tests passed",
         ]
+
+    def test_names_files_from_the_top_of_the_repository(
+        self, gateway: Command, site: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """GitHub looks for them there, wherever the step runs; what lies elsewhere keeps its name."""
+        (site / "deploy" / "rules").mkdir(parents=True)
+        (site / "deploy" / "gateway.yaml").write_text(MINIMAL + "include: [rules/../a.yaml, ../b.yaml]\n")
+        (site / "deploy" / "a.yaml").write_text("alow: admin\n")
+        (site / "b.yaml").write_text("alow: admin\n")
+        monkeypatch.chdir(site / "deploy")
+
+        def files() -> list[str]:
+            out = gateway("check", "--format", "github").out
+            return [line.partition("=")[2].partition(",")[0] for line in out.splitlines()]
+
+        assert files() == ["../b.yaml", "rules/../a.yaml"]
+        monkeypatch.setenv("GITHUB_WORKSPACE", str(site))
+        assert files() == ["b.yaml", "deploy/a.yaml"]
+        monkeypatch.setenv("GITHUB_WORKSPACE", str(site / "deploy"))
+        assert files() == ["../b.yaml", "a.yaml"]
 
     def test_nothing_in_a_file_begins_a_command_of_its_own(self, gateway: Command, site: Path) -> None:
         """GitHub obeys lines that begin with ::, so breaks, % and the file's own : and , are escaped."""

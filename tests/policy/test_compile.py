@@ -51,6 +51,18 @@ def mistakes(routes: str, **settings: object) -> list[str]:
     return [problem.path for problem in problems if not problem.warning]
 
 
+@pytest.mark.parametrize("segment", [":id", "<id>", "<int:id>", "[id]", "^a$", "(a|b)"])
+def test_a_pattern_of_another_program_is_named(segment: str) -> None:
+    assert warnings(f'- {{path: "/x/{segment}/**", allow: admin}}') == [
+        f'routes[0].path: takes the segment "{segment}" as it stands; write {{name}} for any one segment'
+    ]
+
+
+@pytest.mark.parametrize("segment", ["v1:batch", "a:", ":", "$metadata", "Orders(1)", "~me", "c++", "a=b"])
+def test_signs_that_clients_send_are_no_patterns(segment: str) -> None:
+    assert warnings(f'- {{path: "/x/{segment}/**", allow: admin}}') == []
+
+
 class TestMethodsThatFallThroughToAPublicRoute:
     def test_are_named(self) -> None:
         assert warnings("""
