@@ -189,10 +189,18 @@ def _sometime(audience: Audience) -> float:
 
 def _specific_first(row: Row) -> tuple[object, ...]:
     """As routes win: a host before any, segment by segment, methods that are named before the others."""
-    host = (2, ()) if not row.host else (row.host.startswith("*."), tuple(row.host.split(".")[::-1]))
     region = row.region
     ends = (3, b"") if region.below else (0, b"")
-    return host, (*map(_rank, region.parts), ends), row.methods.all_but, sorted(row.methods.names)
+    path = (*map(_rank, region.parts), ends)
+    return _host_rank(row.host), path, row.methods.all_but, sorted(row.methods.names)
+
+
+def _host_rank(host: str) -> tuple[int, int, list[str]]:
+    """A name, then what is below the longest name, then any."""
+    labels = host.split(".")[::-1]
+    if not host:
+        return 2, 0, labels
+    return (1, -len(labels), labels) if host.startswith("*.") else (0, 0, labels)
 
 
 def _rank(part: Part) -> tuple[int, bytes]:

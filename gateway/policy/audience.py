@@ -149,11 +149,19 @@ class Audience:
 
     def __str__(self) -> str:
         """`anyone`, `role analyst or auditor, from 10.0.0.0/8, until 2027-01-31`."""
+        return self._told(_SHOWN)
+
+    @property
+    def full(self) -> str:
+        """The same, with every user and every network."""
+        return self._told(None)
+
+    def _told(self, most: int | None) -> str:
         if self.nobody:
             return "nobody"
-        parts = [_people(self)]
+        parts = [_people(self, most)]
         if self.networks is not None:
-            parts.append(f"from {_listed([str(network) for network in networks_of(self.networks)])}")
+            parts.append(f"from {_listed([str(network) for network in networks_of(self.networks)], most)}")
         parts += [f"since {moment(self.begin)}"] if self.begin != -inf else []
         parts += [f"until {moment(self.end)}"] if self.end != inf else []
         return ", ".join(parts)
@@ -325,14 +333,14 @@ def _in_ranges(address: Address | None, ranges: tuple[Range, ...]) -> bool:
     return any(version == address.version and first <= number <= last for version, first, last in ranges)
 
 
-def _people(audience: Audience) -> str:
+def _people(audience: Audience, most: int | None) -> str:
     if not audience.login:
         return "anyone"
     parts = ["admin"] if audience.admin else []
     parts += [_named("role", audience.roles)] if audience.roles else []
     if audience.users is not None:
         users = sorted(audience.users)
-        parts.append(("user " if len(users) == 1 else "users ") + _listed(users))
+        parts.append(("user " if len(users) == 1 else "users ") + _listed(users, most))
     parts += [_named("scope", audience.scopes)] if audience.scopes else []
     return " and ".join(parts) or "authenticated"
 
@@ -346,6 +354,6 @@ def _named(kind: str, clauses: frozenset[frozenset[str]]) -> str:
     return f"{kind}s " + " and ".join(texts)
 
 
-def _listed(items: list[str]) -> str:
-    more = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+def _listed(items: list[str], most: int | None) -> str:
+    more = 0 if most is None else len(items) - most
+    return ", ".join(items[:most]) + (f" and {more} more" if more > 0 else "")

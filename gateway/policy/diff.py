@@ -74,12 +74,12 @@ class Said:
         return None if self.audience == NOBODY else (self.servers, self.cut)
 
     def __str__(self) -> str:
-        """`admin`, `anyone (reports only: admin)`."""
+        """`admin`, `anyone (reports only: admin)`. In full: the one who was added may be the last of many."""
         if self.own:
             return "the gateway itself"
         if self.demanded != self.audience:
-            return f"{self.audience} (reports only: {self.demanded})"
-        return str(self.audience)
+            return f"{self.audience.full} (reports only: {self.demanded.full})"
+        return self.audience.full
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -129,6 +129,14 @@ class TestTwoFiles:
         assert rows(result.out)[0][0] == "narrowed"
         assert rows(result.out)[0][2] == "authenticated → authenticated, until 2027-01-31"
 
+    def test_the_one_who_is_added_is_named_however_many_there_are(self, compare: Command) -> None:
+        def users(count: int) -> str:
+            return "{users: [" + ", ".join(f"u{number}@x.test" for number in range(count)) + "]}"
+
+        files = "/files/**, allow: "
+        (row,) = rows(compare((files + "authenticated", files + users(6))).out)
+        assert row[2].endswith("→ users u0@x.test, u1@x.test, u2@x.test, u3@x.test, u4@x.test, u5@x.test")
+
     def test_another_backend(self, compare: Command) -> None:
         files = "/files/**, allow: authenticated"
         result = compare((files, files + ", upstream: reports, strip_prefix: /files"))

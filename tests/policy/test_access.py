@@ -144,6 +144,14 @@ def test_it_reads_like_the_file(whole: Table) -> None:
     ]
 
 
+def test_hosts_stand_in_the_order_in_which_they_are_asked() -> None:
+    hosts = ("*.example.com", "*.com", "b.api.example.com", "*.api.example.com", "a.test")
+    rules = "".join(f'\n  - {{path: /x, hosts: ["{host}"], allow: admin}}' for host in hosts)
+    assert [row.host for row in table(policy(f"routes:{rules}")).rows] == [
+        "b.api.example.com", "a.test", "*.api.example.com", "*.example.com", "*.com", "", "",
+    ]  # fmt: skip
+
+
 def test_what_needs_no_login_is_public(whole: Table) -> None:
     assert [row.path for row in whole.rows if row.public] == ["/office", "/health", "/trial"]
 
