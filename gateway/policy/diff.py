@@ -8,6 +8,10 @@ both are about. As in the file, a line is about what no more specific rule takes
 A path with several readings (`/a;x`) changes only where one of them does. A rule that
 only reports is still enforced for such paths where it is not the one that chose the
 backend; what changes there opens nothing, since `/a` itself is open meanwhile.
+
+One thing has no class, and so is not seen: a rule of a backend that gets stripped paths, where
+more specific rules of other backends take all that it is about. Only odd spellings still ask for
+it: with `/a/{n}` stripped of `/a`, the request `/a/x%2Fb` asks for `/x/**` of that backend.
 """
 
 from __future__ import annotations
