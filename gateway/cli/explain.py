@@ -43,9 +43,13 @@ _UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")
     help="anonymous, user, admin, role:NAME, scope:NAME (comes with an API token) or an e-mail address; "
     "given several times, all of it together.",
 )  # fmt: skip
-@click.option("--host", help="The Host header; else that of the URL, or of server.public_url.")
-@click.option("--from", "address", default=SOMEWHERE, show_default=True, help="The client's address.")
-@click.option("--at", help="When: a day or a time, 2027-01-31T18:00:00Z; else now.")
+@click.option(
+    "--host", metavar="HOST", help="The Host header; else that of the URL, or of server.public_url."
+)
+@click.option(
+    "--from", "address", metavar="IP", default=SOMEWHERE, show_default=True, help="The client's address."
+)
+@click.option("--at", metavar="TIME", help="When: a day or a time, 2027-01-31T18:00:00Z; else now.")
 @config_option
 @click.option(
     "--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True,

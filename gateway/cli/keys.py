@@ -128,9 +128,10 @@ def rotate(algorithm: str | None, after: str, config: Path, output: str) -> None
 @config_option
 @format_option
 def retire(kid: str | None, at_once: bool, config: Path, output: str) -> None:
-    """Let a key go when the last token that it signed has ended; without KID every one that was rotated out.
+    """Let a key go when the last token that it signed has ended.
 
-    It verifies until then. Its file is removed by the first `gateway keys` command after that, or
+    It verifies until then. KID is what `list` shows; without it every key goes that was rotated
+    out. Its file is removed by the first `gateway keys` command after that, or
     at once if it has signed nothing that still holds. A key that signs can't be retired.
 
     \b

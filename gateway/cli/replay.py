@@ -35,7 +35,7 @@ _SHOWN = 100
 @click.command()
 @click.argument("logs", nargs=-1, required=True, metavar="LOG...")
 @config_option
-@click.option("--host", help="For which host requests were whose line does not say.")
+@click.option("--host", metavar="HOST", help="The host of requests whose line names none.")
 @click.option(
     "--fail-on", type=click.Choice(["refused", "admitted", "any"]),
     help="Exit 1 if anything that passed would be refused, if anything that was refused would pass, or for "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import click
 from gateway.cli.loading import line, refuse, softened
 from gateway.cli.options import config_option
 from gateway.cli.output import complain
+from gateway.cli.version import version
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
@@ -65,6 +67,8 @@ class Prepared:
     reloader: Reloader
     server: Server
     """The settings of that name."""
+    file: Path
+    """What it was read from."""
     certificates: Certificates | None
     outlet: Outlet
     """To be closed in the end."""
@@ -116,7 +120,7 @@ def _built(
     if certificates is not None:
         gateway.watch_certificate(lambda: certificates.expires)
     reloader = Reloader(path, gateway, reading, report_only=report_only)
-    return Prepared(gateway, reloader, config.server, certificates, outlet)
+    return Prepared(gateway, reloader, config.server, path, certificates, outlet)
 
 
 def serve_until_stopped(prepared: Prepared) -> int:
@@ -139,7 +143,7 @@ def serve_until_stopped(prepared: Prepared) -> int:
             stop=gateway.stop,
             reload=prepared.reload,
             look=prepared.reloader.look,
-            on_ready=say_where,
+            on_ready=partial(say_where, prepared.file),
             on_draining=gateway.health.drain,
             on_refused=gateway.refused,
             complain=lambda reason: complain(f"Error: {reason}", fg="red"),
@@ -170,6 +174,7 @@ def _certificates(config: Config) -> Certificates | None:
     return Certificates(Path(tls.certificate), Path(tls.key)) if tls else None
 
 
-def say_where(ready: Ready) -> None:
-    """The one log line that says where."""
-    logging.getLogger("gateway").info("listening", extra={"listen": ready.listen, "ops": ready.ops})
+def say_where(file: Path, ready: Ready) -> None:
+    """The one log line that says what serves what, and where."""
+    served = {"version": version(), "file": str(file)}
+    logging.getLogger("gateway").info("listening", extra=served | {"listen": ready.listen, "ops": ready.ops})

@@ -38,7 +38,9 @@ def sessions() -> None:
 @config_option
 @format_option
 def list_(who: str | None, config: Path, output: str) -> None:
-    """List the open sessions of one account (EMAIL, or its id), or of all. The latest login comes first.
+    """List open sessions, the latest login first.
+
+    EMAIL, or an account's id, chooses those of one account; without it they are everybody's.
 
     \b
     Example:
@@ -58,7 +60,9 @@ def list_(who: str | None, config: Path, output: str) -> None:
 @config_option
 @format_option
 def revoke(ids: tuple[str, ...], who: str | None, config: Path, output: str) -> None:
-    """End sessions by their ids, or all of one account; their access tokens are dead too.
+    """End sessions, and their access tokens with them.
+
+    SESSION is an id that `list` shows. API tokens go on: see `gateway tokens revoke`.
 
     Of several ids all are ended, or none if one is unknown or over already. The account may log
     in again at once; `gateway users disable` keeps it out.

@@ -38,8 +38,12 @@ def tokens() -> None:
 @user_argument
 @click.option("--name", required=True, metavar="TEXT", help="What it is for.")
 @click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="A scope; repeatable.")
-@click.option("--method", "methods", multiple=True, metavar="METHOD", help="Good for it only; repeatable.")
-@click.option("--path", "paths", multiple=True, metavar="PATTERN", help="Good for it only; repeatable.")
+@click.option(
+    "--method", "methods", multiple=True, metavar="METHOD", help="Good for this method only; repeatable."
+)
+@click.option(
+    "--path", "paths", multiple=True, metavar="PATTERN", help="Good for such paths only; repeatable."
+)
 @click.option("--expires-in", metavar="DURATION", help="How long it lasts: 90d, 12h.")
 @config_option
 @format_option

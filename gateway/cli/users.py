@@ -45,7 +45,7 @@ def users() -> None:
 @users.command()
 @user_argument
 @click.option("--admin", is_flag=True, help="May pass `allow: admin`, and manage accounts.")
-@click.option("--role", "roles", multiple=True, metavar="ROLE", help="A role; may be given several times.")
+@click.option("--role", "roles", multiple=True, metavar="ROLE", help="A role; repeatable.")
 @click.option("--service", is_flag=True, help="For a program: no password, only API tokens.")
 @password_stdin_option
 @config_option
@@ -121,10 +121,14 @@ def show(who: str, config: Path, output: str) -> None:
 @users.command("set")
 @user_argument
 @click.option("--email", metavar="NEW", help="A new address.")
-@click.option("--password", is_flag=True, help="Ask for a new password. Ends every session of the account.")
+@click.option(
+    "--password", is_flag=True, help="Ask for a new password. Every session ends; API tokens don't."
+)
 @password_stdin_option
 @click.option("--admin/--no-admin", default=None, help="Make or unmake an admin.")
-@click.option("--role", "roles", multiple=True, metavar="ROLE", help="The roles, all of them; repeatable.")
+@click.option(
+    "--role", "roles", multiple=True, metavar="ROLE", help="A role, in place of all it has; repeatable."
+)
 @click.option("--no-roles", is_flag=True, help="Take every role away.")
 @config_option
 @format_option
@@ -166,7 +170,7 @@ def set_(
 @config_option
 @format_option
 def disable(who: str, config: Path, output: str) -> None:
-    """Lock an account: it can't log in, and all its sessions end now.
+    """Shut an account out: no login, every session ends, no API token holds.
 
     \b
     Example:
@@ -182,7 +186,9 @@ def disable(who: str, config: Path, output: str) -> None:
 @config_option
 @format_option
 def enable(who: str, config: Path, output: str) -> None:
-    """Unlock a disabled account. Its old sessions stay ended.
+    """Let a disabled account log in again.
+
+    Its old sessions stay ended; its API tokens hold again.
 
     \b
     Example:
@@ -198,10 +204,12 @@ def enable(who: str, config: Path, output: str) -> None:
 @config_option
 @format_option
 def unlock(who: str, config: Path, output: str) -> None:
-    """Forget all attempts to log in to an account: its limits begin anew, at once, in every gateway.
+    """Forget the failed logins of an account that has to wait.
 
-    For somebody who has to wait because of wrong passwords, their own or a stranger's. That
-    of a whole network (`rate_limits.login.per_address`) is not cleared.
+    For somebody who was refused because of too many wrong passwords, their own or a stranger's.
+    The account's limits begin anew at once, in every gateway. That of a whole network
+    (`rate_limits.login.per_address`) is not cleared, and a disabled account stays disabled:
+    that is `gateway users enable`.
 
     \b
     Example:
@@ -220,7 +228,9 @@ def unlock(who: str, config: Path, output: str) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask whether you are sure.")
 @config_option
 def delete(who: str, yes: bool, config: Path) -> None:
-    """Delete an account and its sessions, for good. `disable` can be undone, this can't.
+    """Delete an account, its sessions and API tokens, for good.
+
+    `gateway users disable` can be undone, this can't.
 
     \b
     Example:

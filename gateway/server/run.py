@@ -150,6 +150,7 @@ class _Process:
         try:
             try:
                 if not await self._before_leaving(self._hooks.start()):
+                    log.info("stopped before it was ready")
                     return 0
             except Exception as error:
                 log.debug("the start failed", exc_info=error)
@@ -162,6 +163,7 @@ class _Process:
             self._hooks.on_draining()
             await self._drain()
             await self._hooks.stop()
+            log.info("stopped")
             return 0
         finally:
             await self._ops.end(self._sockets["ops"].sockets)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -133,6 +134,7 @@ def test_a_day_in_the_life(served: Path, process: Command, gateway: Command) -> 
         (line,) = [line for line in front.lines if line.get("message") == "listening"]
         assert line["listen"] == [f"127.0.0.1:{front.port}"]
         assert line["ops"] == [f"127.0.0.1:{front.ops}"]
+        assert (line["version"], line["file"]) == (version("auth-gateway"), "gateway.yaml")
 
         assert process("users", "add", ANA, "--password-stdin", stdin=PASSWORD).code == 0
         token = front.log_in()
@@ -153,6 +155,7 @@ def test_a_day_in_the_life(served: Path, process: Command, gateway: Command) -> 
 
         code, out, err = front.stop()
     assert (code, err) == (0, "")
+    assert [json.loads(line).get("message") for line in out.splitlines()][-2:] == ["draining", "stopped"]
     decisions = [line for line in map(json.loads, out.splitlines()) if line["event"] == "request"]
     assert {line["status"] for line in decisions} == {200, 401, 403}
     assert PASSWORD not in out
