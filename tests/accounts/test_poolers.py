@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection, make_url, text
 
+from gateway.accounts import schema
 from gateway.accounts.listen import Listener
 from gateway.errors import GatewayTimeout
 from tests.accounts.world import execute, opened
@@ -60,6 +61,18 @@ async def test_what_the_operator_has_set_holds(pgbouncer: PgBouncer, database_ur
         assert await database.read(limits) == ["50ms", "0", "0"]
         with pytest.raises(GatewayTimeout):
             await database.read(execute("SELECT pg_sleep(5)"))
+
+
+async def test_two_that_upgrade_at_once_wait_for_each_other(postgres: Postgres) -> None:
+    """The lock is that of a transaction, which is all that a pooler lends a connection for."""
+    url = postgres.empty()
+    with PgBouncer(url) as pgbouncer:
+        pgbouncer.start("transaction")
+        async with opened(pgbouncer.url) as one, opened(pgbouncer.url) as other:
+            await asyncio.gather(schema.upgrade(one), schema.upgrade(other))
+            assert (await schema.state(other)).current == schema.HEAD
+            assert await schema.drift(one) == []
+    postgres.drop(url)
 
 
 async def test_what_one_connection_ran_often_is_no_other_ones(pgbouncer: PgBouncer) -> None:
