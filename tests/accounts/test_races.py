@@ -7,20 +7,22 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psycopg
 import pytest
 
 from gateway.accounts.database import Database
-from gateway.accounts.service import Changes
+from gateway.accounts.service import Changes, LoggedIn, User
 from gateway.accounts.store import Store
-from gateway.errors import InvalidRefreshToken
+from gateway.errors import GatewayError, InvalidCredentials, InvalidRefreshToken
 from tests.accounts import rotator
-from tests.accounts.world import GRACE, HOME, NEW_PASSWORD, Clock, World
+from tests.accounts.world import GRACE, HOME, NEW_PASSWORD, PASSWORD, Clock, World
 from tests.support.databases import Postgres
+from tests.support.serving import until
 
 pytestmark = pytest.mark.anyio
 
@@ -136,6 +138,81 @@ async def test_who_comes_late_just_while_everything_ends_gets_nothing(
     with pytest.raises(InvalidRefreshToken):
         await world.accounts.sessions.refresh(spent, HOME)
     assert begun
+    await world.close()
+
+
+async def just_after(change: str, url: str, act: Callable[[], Awaitable[object]]) -> object:
+    """What comes of `act` if it begins while `change` is made and not yet committed."""
+    with psycopg.connect(url, autocommit=True) as watching, psycopg.connect(url) as changing:
+        changing.execute(change)
+        acting = asyncio.create_task(_settled(act))
+
+        def waits() -> bool:
+            waiting = "datname = current_database() AND wait_event_type = 'Lock'"
+            query = f"SELECT count(*) FROM pg_stat_activity WHERE {waiting}"
+            return watching.execute(query).fetchone() == (1,)
+
+        await until(lambda: acting.done() or waits())
+        changing.commit()
+        return await acting
+
+
+async def _settled(act: Callable[[], Awaitable[object]]) -> object:
+    try:
+        return await act()
+    except GatewayError as error:
+        return error
+
+
+ACTS: dict[str, Callable[[World, User, LoggedIn], Awaitable[object]]] = {
+    "all sessions are ended": lambda world, ann, _: world.accounts.sessions.end_all(ann.id),
+    "other roles are given": lambda world, ann, _: world.accounts.users.update(ann.id, Changes(roles=("b",))),
+    "a password is set": lambda world, ann, _: world.accounts.users.update(
+        ann.id, Changes(password=NEW_PASSWORD)
+    ),
+    "she moves": lambda world, _, login: world.accounts.own.change_email(
+        world.principal(login.access_token), PASSWORD, "moved@example.com"
+    ),
+}
+
+
+@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+async def test_what_is_done_to_a_user_undoes_no_change_that_comes_just_before(
+    postgres: Postgres, clock: Clock, act: Callable[[World, User, LoggedIn], Awaitable[object]]
+) -> None:
+    """SQLite has one writer at a time; on PostgreSQL a row could be written back as it was read."""
+    world = World(Database(url := postgres.clean(), clock=clock), clock)
+    ann, login = await world.ann(is_admin=True), await world.log_in()
+    await world.accounts.users.create("root@example.com", PASSWORD, is_admin=True)
+    demotion = "UPDATE users SET is_admin = false, version = version + 1 WHERE email = 'ann@example.com'"
+    outcome = await just_after(demotion, url, lambda: act(world, ann, login))
+    assert not isinstance(outcome, GatewayError)
+    after = await world.accounts.users.get(ann.id)
+    assert (after.is_admin, after.version) == (False, ann.version + 2)
+    await world.close()
+
+
+async def test_who_is_disabled_just_before_gets_no_session(postgres: Postgres, clock: Clock) -> None:
+    world = World(Database(url := postgres.clean(), clock=clock), clock)
+    ann = await world.ann()
+    outcome = await just_after("UPDATE users SET disabled = true, version = version + 1", url, world.log_in)
+    assert isinstance(outcome, InvalidCredentials)
+    assert await world.rows(ann.id) == []
+    await world.close()
+
+
+async def test_a_password_that_was_set_just_before_stays(postgres: Postgres, clock: Clock) -> None:
+    world = World(Database(url := postgres.clean(), clock=clock), clock)
+    ann = await world.ann()
+    principal = world.principal((await world.log_in()).access_token)
+    theirs = await world.passwords.hash("set by somebody else")
+
+    def change() -> Awaitable[object]:
+        return world.accounts.own.change_password(principal, PASSWORD, NEW_PASSWORD)
+
+    outcome = await just_after(f"UPDATE users SET password_hash = '{theirs}'", url, change)
+    assert isinstance(outcome, InvalidCredentials)
+    assert (await world.log_in(password="set by somebody else")).user == ann
     await world.close()
 
 

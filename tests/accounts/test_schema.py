@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from alembic import command
+from sqlalchemy import Connection, text
 
 from gateway.accounts import schema
 from gateway.accounts.database import Database
 from gateway.accounts.feed import Feed
 from gateway.accounts.schema import SchemaMismatch
+from gateway.accounts.trail import Wanted
 from gateway.errors import Unavailable
+from gateway.identity.principal import Reach
 from tests.accounts.world import HOME, PASSWORD, World, execute
 from tests.support.databases import Postgres, sqlite_url
 
@@ -100,16 +104,49 @@ async def test_an_upgrade_that_fails_never_happened(empty: Database) -> None:
     await schema.upgrade(empty)
 
 
-async def test_what_an_older_gateway_stored_is_still_there_after_the_upgrade(empty: Database) -> None:
-    """Made by the first schema, with people in it, by statements that know nothing of the tables of today."""
-    await empty.write(lambda connection: command.upgrade(schema._config(connection), "0001"))
-    old = World(empty, time.time)
-    password_hash = await old.passwords.hash(PASSWORD)
-    for statement in OLD_ROWS:
-        await empty.write(execute(statement.format(password_hash=password_hash, now=int(time.time()))))
-    assert (await schema.state(empty)).current == "0001"
+ANN, SESSION = "01890000-0000-7000-8000-000000000001", "01890000-0000-7000-8000-000000000002"
+TOKEN, DIGEST = "01890000-0000-7000-8000-000000000003", bytes(range(32))
+OLD_ROWS = {
+    "0001": (
+        """INSERT INTO users
+        (id, email, password_hash, is_admin, roles, disabled, version, created_at, updated_at)
+        VALUES (:ann, 'ann@example.com', :password_hash, true, '["a", "b"]', false, 3, 1, 1)""",
+        """INSERT INTO sessions
+        (id, user_id, generation, issued_at, expires_at, rotated_at, created_at, ends_at, last_used_at,
+        address, user_agent)
+        VALUES (:session, :ann, 7, :now, :later, :now, :now, :later, :now, '192.0.2.1', 'x')""",
+        """INSERT INTO cutoffs (kind, id, version, until, recorded_at)
+        VALUES ('session', 'gone', 0, :later, :now)""",
+    ),
+    "0002": (
+        "UPDATE users SET limits_epoch = 5",
+        """INSERT INTO api_tokens (id, user_id, name, digest, scopes, limits, created_at, created_by)
+        VALUES
+        (:token, :ann, 'deploys', :digest, '["deploy"]', '{"methods": ["GET"], "paths": null}', 1, 'cli')""",
+        "INSERT INTO known_networks (user_id, network, last_login_at) VALUES (:ann, '192.0.2.1', :now)",
+        """INSERT INTO audit_events (recorded_at, name, actor, user_id, email, details)
+        VALUES (1, 'user_created', 'cli', :ann, 'ann@example.com', '{}')""",
+    ),
+}
+"""What each schema added to those before it, in statements that know nothing of the tables of today."""
+
+
+async def test_every_older_schema_has_its_rows_here(empty: Database) -> None:
+    assert {*OLD_ROWS, schema.HEAD} == await empty.read(schema._revisions)
+
+
+@pytest.mark.parametrize("made_by", OLD_ROWS)
+async def test_what_an_older_gateway_stored_is_still_there_after_the_upgrade(
+    empty: Database, made_by: str
+) -> None:
+    old, now = World(empty, time.time), int(time.time())
+    words = {"ann": ANN, "session": SESSION, "token": TOKEN, "digest": DIGEST.hex(), "now": now}
+    words |= {"later": now + 900, "password_hash": await old.passwords.hash(PASSWORD)}
+    for revision in (each for each in OLD_ROWS if each <= made_by):
+        await empty.write(partial(_as_of, revision, words))
+    assert (await schema.state(empty)).current == made_by
     if not empty.is_sqlite:
-        with pytest.raises(SchemaMismatch, match="at schema 0001, this gateway needs"):
+        with pytest.raises(SchemaMismatch, match=f"at schema {made_by}, this gateway needs"):
             await schema.prepare(empty)
     await schema.upgrade(empty)
     assert await schema.drift(empty) == []
@@ -120,24 +157,27 @@ async def test_what_an_older_gateway_stored_is_still_there_after_the_upgrade(emp
         user_id=ann.id,
         session=SESSION,
         generation=7,
-        issued_at=int(time.time()),
-        expires_at=int(time.time()) + 900,
+        issued_at=now,
+        expires_at=now + 900,
     )
     assert (await old.accounts.sessions.refresh(token, HOME)).access_token
-    await old.log_in()
     feed = Feed(empty, old.cutoffs.apply)
     await feed.load()
     assert len(old.cutoffs) == 1
+    standing = await old.accounts.regulation.standing("ann@example.com", "192.0.2.1")
+    holder, trail = await old.accounts.api_tokens.read(DIGEST), await old.accounts.trail.page(Wanted())
+    if made_by == "0001":
+        assert (standing.epoch, standing.known, holder, trail.items) == (0, False, None, ())
+    else:
+        assert (standing.epoch, standing.known) == (5, True)
+        assert holder is not None
+        assert (holder.id, holder.scopes, holder.reach) == (ANN, ("deploy",), Reach(("GET",), None))
+        assert [(entry.name, entry.user) for entry in trail.items] == [("user_created", ANN)]
+    await old.log_in()
     await old.passwords.close()
 
 
-ANN, SESSION = "01890000-0000-7000-8000-000000000001", "01890000-0000-7000-8000-000000000002"
-OLD_ROWS = (
-    "INSERT INTO users (id, email, password_hash, is_admin, roles, disabled, version, created_at, updated_at)"
-    f" VALUES ('{ANN}', 'ann@example.com', '{{password_hash}}', true, '[\"a\", \"b\"]', false, 3, 1, 1)",
-    "INSERT INTO sessions (id, user_id, generation, issued_at, expires_at, rotated_at, created_at, ends_at,"
-    f" last_used_at, address, user_agent) VALUES ('{SESSION}', '{ANN}', 7,"
-    " {now}, {now} + 900, {now}, {now}, {now} + 9000, {now}, '192.0.2.1', 'x')",
-    "INSERT INTO cutoffs (kind, id, version, until, recorded_at)"
-    " VALUES ('session', 'gone', 0, {now} + 900, {now})",
-)
+def _as_of(revision: str, words: dict[str, object], connection: Connection) -> None:
+    command.upgrade(schema._config(connection), revision)
+    for statement in OLD_ROWS[revision]:
+        connection.execute(text(statement), words)
