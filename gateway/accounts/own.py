@@ -91,7 +91,7 @@ def _move(ledger: Ledger, *, proved: Account, email: str, principal: Principal) 
     moved = replace(account.user, email=email, version=account.user.version + 1)
     ledger.store.save_user(moved, now=ledger.now)
     ledger.cut_user(moved.id, moved.version)
-    ledger.note(UserUpdated(user=moved.id, email=email, changed=("email",), actor=moved.id))
+    ledger.note(UserUpdated(user=moved.id, email=email, changed={"email": email}, actor=moved.id))
     return moved
 
 

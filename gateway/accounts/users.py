@@ -137,7 +137,7 @@ def create(
     user = ledger.store.add_user(
         email=email, password_hash=password_hash, is_admin=is_admin, roles=roles, now=ledger.now
     )
-    ledger.note(UserCreated(user=user.id, email=user.email, actor=actor))
+    ledger.note(UserCreated(user=user.id, email=email, admin=is_admin, roles=roles, actor=actor))
     return user
 
 
@@ -213,9 +213,13 @@ def _can_manage(user: User) -> bool:
 
 
 def _note_update(ledger: Ledger, before: User, after: User, *, new_password: bool, actor: str | None) -> None:
-    fields = ("email", "is_admin", "roles", "disabled")
-    changed = tuple(name for name in fields if getattr(before, name) != getattr(after, name))
-    if changed:
+    was, now = _told(before), _told(after)
+    if changed := {name: now[name] for name in now if now[name] != was[name]}:
         ledger.note(UserUpdated(user=after.id, email=after.email, changed=changed, actor=actor))
     if new_password:
         ledger.note(PasswordChanged(user=after.id, actor=actor))
+
+
+def _told(user: User) -> dict[str, object]:
+    """What an event tells of a user."""
+    return {"email": user.email, "isAdmin": user.is_admin, "roles": user.roles, "disabled": user.disabled}

@@ -193,6 +193,10 @@ class UserCreated(Event):
     """The new user's id."""
     email: str
     """In canonical form."""
+    admin: bool
+    """May pass `allow: admin`, and manage accounts."""
+    roles: tuple[str, ...]
+    """Sorted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +223,7 @@ class HashesExported(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserUpdated(Event):
-    """Also disabling and enabling: `changed` holds "disabled" then."""
+    """Also disabling and enabling: `changed` says which."""
 
     name = "user_updated"
 
@@ -227,8 +231,8 @@ class UserUpdated(Event):
     """The user's id."""
     email: str
     """The one that holds now."""
-    changed: tuple[str, ...]
-    """The names of the fields that are different now."""
+    changed: dict[str, object]
+    """The fields that are different, named as in answers, with what they are now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -317,13 +317,18 @@ def _dropped_line(count: int) -> bytes:
 
 def json_line(fields: dict[str, object]) -> str:
     """One line, ASCII, every text masked."""
-    plain = {name: _MASK if _SECRET_NAME.search(name) else _plain(value) for name, value in fields.items()}
-    return dumps(plain) + "\n"
+    return dumps(_object(fields)) + "\n"
+
+
+def _object(fields: dict[str, object]) -> dict[str, object]:
+    return {name: _MASK if _SECRET_NAME.search(name) else _plain(value) for name, value in fields.items()}
 
 
 def _plain(value: object) -> object:
     if isinstance(value, str):
         return masked(value)
+    if isinstance(value, dict):
+        return _object({str(name): item for name, item in value.items()})
     if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, (list, tuple)):

@@ -36,7 +36,7 @@ async def test_every_access_token_that_says_the_old_one_is_dead_on_every_replica
         assert world.holds(fresh.access_token)
         assert world.principal(fresh.access_token).email == NEW
     event = world.events[-1]
-    assert event == UserUpdated(user=ann.id, email=NEW, changed=("email",), actor=ann.id)
+    assert event == UserUpdated(user=ann.id, email=NEW, changed={"email": NEW}, actor=ann.id)
 
 
 async def test_ones_own_address_again_changes_nothing(world: World) -> None:

@@ -53,7 +53,7 @@ class TestBothOrNeither:
         assert await names(world) == [event.name for event in world.events]
         changed = (await found(world, names=("user_updated",)))[0]
         assert (changed.actor, changed.user, changed.email) == ("cli:root", ann.id, "ann@example.com")
-        assert changed.details == {"changed": ["roles"]}
+        assert changed.details == {"changed": {"roles": ["a"]}}
 
     async def test_what_is_undone_leaves_no_row_and_is_not_told(self, world: World) -> None:
         ann = await world.ann(is_admin=True)

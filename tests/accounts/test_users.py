@@ -285,12 +285,19 @@ async def test_the_trail_says_who_did_it_and_to_whom(world: World) -> None:
     users = world.accounts.users
     ann = await users.create("ann@example.com", PASSWORD, actor="root")
     await users.update(ann.id, Changes(disabled=True), actor="root")
-    await users.update(ann.id, Changes(password=NEW_PASSWORD, roles=("auditor",)), actor="root")
+    await users.update(
+        ann.id, Changes(password=NEW_PASSWORD, roles=("auditor",), disabled=False), actor="root"
+    )
     await users.delete(ann.id, actor="root")
     assert world.events == [
-        UserCreated(user=ann.id, email="ann@example.com", actor="root"),
-        UserUpdated(user=ann.id, email="ann@example.com", changed=("disabled",), actor="root"),
-        UserUpdated(user=ann.id, email="ann@example.com", changed=("roles",), actor="root"),
+        UserCreated(user=ann.id, email="ann@example.com", admin=False, roles=(), actor="root"),
+        UserUpdated(user=ann.id, email="ann@example.com", changed={"disabled": True}, actor="root"),
+        UserUpdated(
+            user=ann.id,
+            email="ann@example.com",
+            changed={"roles": ("auditor",), "disabled": False},
+            actor="root",
+        ),
         PasswordChanged(user=ann.id, actor="root"),
         UserDeleted(user=ann.id, email="ann@example.com", actor="root"),
     ]

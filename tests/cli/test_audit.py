@@ -33,7 +33,7 @@ def test_what_the_command_line_did_is_there_oldest_first(history: Path, gateway:
         ["user_created", ANA], ["user_created", BOB], ["user_updated", BOB],
     ]  # fmt: skip
     assert all(row[3].startswith("cli:") for row in rows)
-    assert rows[2][5] == 'changed=["disabled"]'
+    assert rows[2][5] == 'changed={"disabled": true}'
 
 
 def test_json_has_the_keys_of_the_endpoint(history: Path, gateway: Command) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,7 @@ async def test_a_break_in_can_be_read_afterwards(tmp_path: Path) -> None:
     assert [event["user"] for event in told[2:5]] == [ann_id, None, None]
     promoted = told[-1]
     assert (promoted["actor"], promoted["actorEmail"]) == (root_id, "root@example.com")
+    assert promoted["details"] == {"changed": {"isAdmin": True}}
     assert (promoted["address"], promoted["requestId"]) == ("192.0.2.7", changed.headers["x-request-id"])
 
     same = ("time", "name", "actor", "address", "requestId", "user")
@@ -48,11 +50,11 @@ async def test_a_break_in_can_be_read_afterwards(tmp_path: Path) -> None:
     ]
 
 
-async def asked(house: House) -> list[dict[str, str]]:
+async def asked(house: House) -> list[dict[str, Any]]:
     """What an admin reads, without that admin's own login; oldest first."""
     root = await house.log_in("root@example.com")
     answer = await root.get("/auth/audit", params={"limit": "8"})
     assert answer.status_code == 200
     assert PASSWORD not in answer.text
-    events: list[dict[str, str]] = answer.json()["items"][1:]
+    events: list[dict[str, Any]] = answer.json()["items"][1:]
     return sorted(events, key=lambda event: (event["time"], int(event["id"])))

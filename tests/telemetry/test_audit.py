@@ -25,8 +25,10 @@ EVENTS: list[Event] = [
     audit.SessionEnded(user="u", session="s", reason="ended", actor="admin"),
     audit.SessionsEnded(user="u", count=2, actor="admin"),
     audit.PasswordChanged(user="u", actor="u"),
-    audit.UserCreated(user="u", email="ada@example.com", actor="cli"),
-    audit.UserUpdated(user="u", email="ada@example.com", changed=("is_admin", "disabled"), actor="admin"),
+    audit.UserCreated(user="u", email="ada@example.com", admin=True, roles=("a",), actor="cli"),
+    audit.UserUpdated(
+        user="u", email="ada@example.com", changed={"isAdmin": True, "roles": ("a",)}, actor="admin"
+    ),
     audit.UserDeleted(user="u", email="ada@example.com", actor="admin"),
     audit.UsersImported(count=2, admins=1, actor="cli"),
     audit.HashesExported(count=2, actor="cli"),
@@ -82,7 +84,7 @@ def test_who_did_it() -> None:
 
 
 def test_what_was_changed() -> None:
-    assert line_of(EVENTS[13])["changed"] == ["is_admin", "disabled"]
+    assert line_of(EVENTS[13])["changed"] == {"isAdmin": True, "roles": ["a"]}
 
 
 def test_the_request_that_caused_it_is_named() -> None:

@@ -311,6 +311,8 @@ def test_an_extra_whose_name_says_secret_is_masked(out: io.StringIO) -> None:
     secrets = {"password": "hunter2", "refreshToken": "abc", "JWT_SECRET": b"xyz", "tokens": ["a"]}
     logging.getLogger("gateway.x").info("hello", extra=secrets)
     assert [lines(out)[0][name] for name in secrets] == ["***"] * 4
+    logging.getLogger("gateway.x").info("hello", extra={"changed": {"admin": True, "api_token": "abc"}})
+    assert lines(out)[1]["changed"] == {"admin": True, "api_token": "***"}
 
 
 def test_the_formatter_works_alone() -> None:

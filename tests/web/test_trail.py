@@ -52,7 +52,7 @@ async def test_what_was_done_is_there_with_everything_one_asks_for(world: World)
         "requestId": None,
         "user": made.json()["id"],
         "email": "new@example.com",
-        "details": {},
+        "details": {"admin": False, "roles": []},
     }
 
 
