@@ -178,10 +178,15 @@ class Connection(asyncio.Protocol):
     def end(self) -> None:
         """Close as soon as the backend has taken what was written. The owner hears nothing more."""
         self._owner = None
+        self.resume()
         self._leave()
-        if self._transport is not None:
+        if self._transport is None:
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()  # a close with something unread is a reset, and loses what we wrote
+        else:
             self._transport.close()
-            asyncio.get_running_loop().call_later(LAST_WORDS, self.abort)
+        asyncio.get_running_loop().call_later(LAST_WORDS, self.abort)
 
     def is_stale(self) -> bool:
         """Ask the kernel whether an idle connection has something to read: an EOF or unasked-for bytes.
@@ -204,7 +209,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._owner is None:
-            self.abort()  # nobody asked for these bytes
+            if not self.closed:  # else it is on its way out, and what it says goes nowhere
+                self.abort()  # nobody asked for these bytes
             return
         try:
             if not self._asked:  # the owner still waits for its client: these belong to somebody before it

@@ -154,3 +154,26 @@ async def test_who_stops_reading_is_not_taken_for_one_who_left(
         await until(lambda: not connections)
     (line,) = yard.lines()
     assert (line["status"], line["reason"]) == (200, "request_timeout")
+
+
+async def test_what_a_client_says_last_arrives_although_the_backend_still_speaks(yard: Yard) -> None:
+    """To close a connection with something unread in it is a reset, which takes along what was written."""
+    said, heard = bytes(600_000), bytearray()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(SWITCHED)
+        speaking = asyncio.create_task(peer.send(bytes(20_000_000)))
+        while data := await peer.read():
+            heard.extend(data)
+        await speaking
+
+    yard.plays(script)
+    async with yard.connect(RUN) as client:
+        await client.send(UPGRADE)
+        await client.until(b"\r\n\r\n")
+        await client.send(said)
+        client.half_close()
+        await client.closed()
+        await until(lambda: all(peer.ended.is_set() for peer in yard.backend.peers))
+    assert heard == said
