@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import select
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -297,7 +296,6 @@ def take_terminal() -> None:
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job, like these tests, ignores it
 
 
 def read_until(descriptor: int, end: bytes | None) -> bytes:
