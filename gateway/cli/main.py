@@ -23,11 +23,14 @@ def main() -> NoReturn:
     # `gateway check >&-`: Python starts with None where a stream was closed.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  open to the end
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
-    code = run(sys.argv[1:])
     try:
+        code = run(sys.argv[1:])
         sys.stdout.flush()
-    except OSError:
+    except OSError as error:  # what was said last is lost: a full disk, a reader that is gone
         close_stdout()
+        code = NO
+        if not isinstance(error, BrokenPipeError):
+            print(f"Error: {sentence(error)}", file=sys.stderr)
     sys.exit(code)
 
 

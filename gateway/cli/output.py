@@ -32,6 +32,12 @@ def say_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
 
 
+def refuse_if_unheard() -> None:
+    """For what is said once only: raises ClickException if stdout was closed before the command began."""
+    if sys.__stdout__ is None:
+        raise click.ClickException("stdout is closed, and this would be shown only once; nothing was done")
+
+
 def say_table(heads: Sequence[str], rows: Iterable[Sequence[str]], colours: Sequence[str] = ()) -> None:
     """Aligned columns under a heading on a terminal; in a pipe one line per row, cells apart by tabs.
 

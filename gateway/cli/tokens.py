@@ -11,7 +11,7 @@ import click
 
 from gateway.cli.accounts import actor, find_user, with_accounts
 from gateway.cli.options import InOrder, config_option, format_option
-from gateway.cli.output import complain, printable, say, say_json, say_table
+from gateway.cli.output import complain, printable, refuse_if_unheard, say, say_json, say_table
 from gateway.cli.users import user_argument
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def add(
 ) -> None:
     """Make a token and print it: now, and never again.
 
-    The token goes to stdout, everything else to stderr. Without --expires-in it lasts as long
-    as `api_tokens.max_ttl` allows, or for ever. Patterns are written as in routes.
+    The token goes to stdout, everything else to stderr. One that can't be shown, as on a full
+    disk, is revoked at once. Without --expires-in it lasts as long as `api_tokens.max_ttl`
+    allows, or for ever. Patterns are written as in routes.
 
     \b
     Example:
@@ -69,12 +70,13 @@ def add(
     """
     from gateway.accounts.values import NewToken
 
+    refuse_if_unheard()
     end = None if expires_in is None else time.time() + _duration(expires_in)
     wanted = NewToken(name, scopes, methods or None, paths or None, end)
     made, secret = with_accounts(config, lambda accounts: _create(accounts, who, wanted))
     try:
         _show(made, secret, output)
-    except OSError:  # a full disk, a reader that is gone: nobody has the token, so it must not be good
+    except BaseException:  # a full disk, a reader that is gone: nobody has it, so it must not be good
         with_accounts(config, lambda accounts: accounts.api_tokens.revoke(made.id, actor=actor()))
         raise
 

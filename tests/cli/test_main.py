@@ -154,13 +154,20 @@ def test_a_reader_who_leaves_early_is_no_error() -> None:
     assert done.stdout == "{"
 
 
-def test_a_full_disk_is_a_sentence() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["schema", "--version", "users export"])
+def test_a_full_disk_is_a_sentence(site: Path, gateway: Command, words: str, unbuffered: str) -> None:
+    """Also where the last of it is written only when the command is done: a backup that is not there."""
+    gateway("users", "list")  # makes the database
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "gateway", "schema"], stdout=full, stderr=subprocess.PIPE
-        )
+            [sys.executable, "-m", "gateway", *words.split()],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+            env=environment() | {"PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
     assert done.returncode == 1
-    assert b"Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "Error: No space left on device"
+    assert "Traceback" not in done.stderr
 
 
 def test_ctrl_c_says_so_and_shows_no_traceback(folder: Path) -> None:

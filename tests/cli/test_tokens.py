@@ -57,6 +57,17 @@ class TestAdd:
         assert "Traceback" not in failed.stderr
         assert listed(gateway) == []
 
+    def test_none_is_made_for_a_stdout_that_is_closed(self, gateway: Command, ci: str) -> None:
+        script = f"{sys.executable} -m gateway tokens add {ci} --name x >&-"
+        failed = subprocess.run(
+            ["bash", "-c", script], stderr=subprocess.PIPE, text=True, timeout=60, env=environment()
+        )
+        assert failed.returncode == 1
+        assert failed.stderr == (
+            "Error: stdout is closed, and this would be shown only once; nothing was done\n"
+        )
+        assert listed(gateway) == []
+
     def test_everything_that_can_be_said_of_one(self, gateway: Command, ci: str) -> None:
         added = gateway(
             "tokens", "add", ci, "--name", "x", "--scope", "b", "--scope", "a", "--method", "GET",
