@@ -6,7 +6,8 @@ transaction begins and seen when that commits, so each question goes back `OVERL
 seconds before the last one. Clocks may be set back, so rows with a higher number than
 any before count as new whenever they are stamped. A backup may be restored, so now and
 then everything is read again. Applying a cut-off twice changes nothing. After a mass of
-cut-offs, one whose commit was overtaken by a hundred others may take some seconds longer.
+cut-offs, the database only counts those of the last `OVERLAP_S` seconds, unless there are
+more than were read: then some were committed late.
 
 That bounds how late a cut-off may be. On PostgreSQL most are much earlier: who commits
 one says so (NOTIFY), and `listen` looks at once (`catch_up`). Nothing depends on it.
@@ -47,7 +48,7 @@ OVERLAP_ROWS: Final = 100
 CROWD: Final = 2000
 """More of the last `OVERLAP_S` are too many to be read again each second: 10 µs of processor time each."""
 CROWDED_EVERY: Final = 5
-"""Polls between two readings of all of them then; the others read the newest only."""
+"""Polls between two readings of all of them then; the others count them and read the newest."""
 LOAD_DEADLINE_S: Final = 60.0
 """How long reading everything may take: there may be very many, on a machine that is busy."""
 FULL_LOAD_EVERY: Final = 600
@@ -95,6 +96,8 @@ class Feed:
         self._highest = 0
         self._polls = 0
         self._crowded = False
+        self._window = 0.0
+        self._counted = 0
         self._read_at = stopwatch()
         self.healthy = False
         """Whether the last reading worked."""
@@ -113,7 +116,7 @@ class Feed:
         self._polls += 1
         full = self._polls % FULL_LOAD_EVERY == 0 or not self.healthy
         brief = self._crowded and self._polls % CROWDED_EVERY
-        question = self._everything if full else self._newest if brief else self._lately
+        question = self._everything if full else self._briefly if brief else self._lately
         await self._try(self._read, question)
         if self._polls % PRUNE_EVERY == PRUNE_FIRST % PRUNE_EVERY:
             await self._try(self.prune)
@@ -150,8 +153,11 @@ class Feed:
             self._apply(cut)
             if number % BREATH == BREATH - 1:
                 await asyncio.sleep(0)
-        if question == self._lately:
+        if found.window is not None:
+            self._window, self._counted = found.window, len(found.cuts)
             self._crowded = len(found.cuts) > CROWD
+        else:
+            self._counted += sum(seq > self._highest for seq, _ in found.cuts)
         self._read_until = found.now
         self._highest = max((seq for seq, _ in found.cuts), default=found.highest)
         self._read_at = begun
@@ -176,10 +182,15 @@ class Feed:
 
     def _lately(self, connection: Connection) -> _Found:
         now, highest = self._database.now(connection), self._highest
-        if not self._database.changed(connection):
-            return _Found(now, [], highest)
         since = self._read_until - OVERLAP_S
-        return _Found(now, Store(connection).cuts(now=now, since=since, beyond=highest), highest)
+        if not self._database.changed(connection):
+            return _Found(now, [], highest, since)
+        return _Found(now, Store(connection).cuts(now=now, since=since, beyond=highest), highest, since)
+
+    def _briefly(self, connection: Connection) -> _Found:
+        # Counted first: what is committed between this and the reading is then one too many next time.
+        known = Store(connection).count_cuts(since=self._window, until=self._highest)
+        return self._newest(connection) if known == self._counted else self._lately(connection)
 
     def _newest(self, connection: Connection) -> _Found:
         now, highest = self._database.now(connection), self._highest
@@ -203,3 +214,5 @@ class _Found:
     """With the number of each row."""
     highest: int = 0
     """The highest number before."""
+    window: float | None = None
+    """Since when these are all that were recorded; None for some of them."""

@@ -334,6 +334,11 @@ class Store:
             for row in self._connection.execute(query)
         ]
 
+    def count_cuts(self, *, since: float, until: int) -> int:
+        """How many were recorded after `since` and are numbered up to `until`."""
+        counted = select(func.count()).where(cutoffs.c.recorded_at >= since, cutoffs.c.seq <= until)
+        return int(self._connection.execute(counted).scalar_one())
+
     # cleaning
 
     def prune(self, *, now: float, expired_before: float) -> int:

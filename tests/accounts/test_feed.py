@@ -198,8 +198,15 @@ async def test_a_mass_is_not_read_again_and_again(
     await world.database.write(add(12, 1))
     assert await polled() == 1  # what is new is never late
     assert await polled() == 13  # the fifth
-    clock.advance(subject.OVERLAP_S + 1)
+    await world.database.write(
+        execute(f"INSERT INTO cutoffs VALUES (-1, 'session', 'late', 0, {clock.now + 900}, {clock.now})")
+    )
+    assert await polled() == 14  # numbered before all of them, and committed after
     await world.database.write(add(13, 1))
+    await feed.catch_up()
+    assert [await polled() for _ in range(4)] == [0, 0, 0, 15]
+    clock.advance(subject.OVERLAP_S + 1)
+    await world.database.write(add(14, 1))
     assert [await polled() for _ in range(5)] == [1, 0, 0, 0, 1]
     assert not feed._crowded
 
