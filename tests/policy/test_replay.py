@@ -92,6 +92,8 @@ def line_of(test: Test, decision: Decision) -> Logged:
     lines: list[bytes] = []
     principal = test.principal
     known = {} if principal is None else {"admin": principal.is_admin, "roles": principal.roles}
+    if principal is not None and principal.token is not None:
+        known |= {"credential": principal.token, "scopes": principal.scopes}
     decided = Decided(
         "id",
         "unix" if test.address is None else str(test.address),

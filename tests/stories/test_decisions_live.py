@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from gateway.accounts.service import NewToken
 from gateway.app import Gateway
 from gateway.config.load import load
 from gateway.telemetry.outlet import Outlet, target_of
 from tests.policy.rules import TOKENS
 from tests.support.decisions import Row, World, person, worlds
-from tests.support.house import Clock, open_backend, open_gateway
+from tests.support.house import PASSWORD, Clock, open_backend, open_gateway
 from tests.support.lanes import listening, run_lane
 from tests.support.raw import connect
 from tests.support.tokens import Mint
@@ -55,7 +56,7 @@ async def test_the_live_gateway_decides_as_the_table_says(world: World, lane: st
             TOKENS,
             lambda name: f"http://127.0.0.1:{ports[name]}",
             server={"ops_listen": "off", "trusted_proxies": ["127.0.0.1/32"]},
-            accounts={"database": f"sqlite:///{tmp_path}/gateway.db"},
+            accounts={"database": f"sqlite:///{tmp_path}/gateway.db", "bcrypt_cost": 4},
         )
         gateway = await stack.enter_async_context(
             open_gateway(tmp_path, file.read_text(), clock=clock, outlet=outlet)
@@ -63,9 +64,11 @@ async def test_the_live_gateway_decides_as_the_table_says(world: World, lane: st
         ask = (
             await stack.enter_async_context(_on_a_socket(gateway, file)) if lane == "run" else _asgi(gateway)
         )
+        programs = await _programs(world, gateway)
         for row in world.rows:
             clock.now = row.now
-            answer = await ask(row, _headers(row, Mint(TOKENS["access"]["secret"].encode(), int(row.now))))
+            token = _token(row, programs, Mint(TOKENS["access"]["secret"].encode(), int(row.now)))
+            answer = await ask(row, _headers(row, token))
             outlet.flush()
             line = json.loads(log.getvalue().splitlines()[-1])
             _check(row, answer, line, ports)
@@ -100,7 +103,32 @@ def _check_identity(row: Row, names: set[str]) -> None:
     assert ("x-user-id" in names) is (row.caller != "anonymous"), str(row)
 
 
-def _headers(row: Row, mint: Mint) -> Headers:
+async def _programs(world: World, gateway: Gateway) -> dict[str, bytes]:
+    """An API token for each caller that comes with one, by its user's address."""
+    tokens: dict[str, bytes] = {}
+    for row in world.rows:
+        who = person(row.caller)
+        if who is None or who["scopes"] is None or who["email"] in tokens:
+            continue
+        user = await gateway.accounts.users.create(
+            who["email"], PASSWORD, is_admin=who["admin"], roles=tuple(who["roles"])
+        )
+        wanted = NewToken("a program", scopes=tuple(who["scopes"]))
+        _, text = await gateway.accounts.api_tokens.create(user.id, wanted, actor="cli:test")
+        tokens[who["email"]] = text.encode()
+    return tokens
+
+
+def _token(row: Row, programs: dict[str, bytes], mint: Mint) -> bytes | None:
+    who = person(row.caller)
+    if who is None:
+        return None
+    if who["scopes"] is not None:
+        return programs[who["email"]]
+    return mint.access(isAdmin=who["admin"], roles=who["roles"], email=who["email"])
+
+
+def _headers(row: Row, token: bytes | None) -> Headers:
     lines = [
         ("host", row.host or "gateway.test"),
         ("x-forwarded-for", row.address or "192.0.2.7"),
@@ -109,9 +137,7 @@ def _headers(row: Row, mint: Mint) -> Headers:
         ("access-control-request-headers", row.sends),
     ]
     headers = [(name.encode(), value.encode()) for name, value in lines if value is not None]
-    claims = person(row.caller)
-    if claims is not None:
-        token = mint.access(isAdmin=claims["admin"], roles=claims["roles"], email=claims["email"])
+    if token is not None:
         headers.append((b"authorization", b"Bearer " + token))
     return headers
 

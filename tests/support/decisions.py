@@ -136,15 +136,16 @@ def worlds() -> list[World]:
 
 
 def person(caller: str | dict[str, Any]) -> dict[str, Any] | None:
-    """`email`, `admin` and `roles` of a row's caller; None for the anonymous."""
+    """`email`, `admin`, `roles` and `scopes` (None: a login) of a row's caller; None for the anonymous."""
     if caller == "anonymous":
         return None
     if isinstance(caller, str):
-        return {"email": f"{caller}@example.com", "admin": caller == "admin", "roles": []}
+        return {"email": f"{caller}@example.com", "admin": caller == "admin", "roles": [], "scopes": None}
     return {
         "email": caller.get("email", "user@example.com").casefold(),
         "admin": caller.get("admin", False),
         "roles": sorted(caller.get("roles", [])),
+        "scopes": caller.get("scopes"),
     }
 
 
