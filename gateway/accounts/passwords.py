@@ -44,6 +44,8 @@ _DEAREST: Final = 20
 """A stored cost above this (a minute per login) is no hash anybody made on purpose."""
 _DEAREST_FOREIGN: Final = 16
 """Of a hash that is brought from elsewhere: four seconds for whoever tries it, until its owner logs in."""
+DEAR: Final = 14
+"""Above it an import warns: from a second on, whoever tries the account keeps a thread from the others."""
 _PREFIX: Final = "$gw1"
 _BCRYPT: Final = re.compile(r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{53}")
 _CHEAPEST: Final = 4
@@ -104,6 +106,12 @@ def refuse_unreadable(stored: str) -> None:
     # The last characters of salt and checksum carry fewer bits than they could.
     if stored[-32] not in ".Oeu" or stored[-1] not in ".CGKOSWaeimquy26":
         raise InvalidField("write the hash as bcrypt made it; this one was changed or cut")
+
+
+def cost_of(stored: str) -> int:
+    """bcrypt's cost of a hash that `refuse_unreadable` lets pass; 0 without one."""
+    shape = _BCRYPT.fullmatch(stored.removeprefix(_PREFIX))
+    return int(shape["cost"]) if shape else 0
 
 
 def make_hash(password: str, cost: int) -> str:

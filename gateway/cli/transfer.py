@@ -18,10 +18,13 @@ from gateway.cli.output import complain, counted, printable, say
 if TYPE_CHECKING:
     from gateway.accounts.service import Accounts
     from gateway.accounts.transfer import Imported, Incoming
-    from gateway.cli.account_files import Mistake
 
 MOST_SHOWN = 100
 """Mistakes that are printed; the others are counted."""
+
+_AtLine = tuple[int, str]
+"""A line of the file, and what is to be said of it."""
+_SLOW = "each try to log in holds up others for seconds, until its owner has logged in once"
 
 kinds = click.Choice(["csv", "json"])
 
@@ -43,7 +46,8 @@ def import_(file: Path, kind: str | None, existing: str, dry_run: bool, config: 
     objects. Hashes are bcrypt's ($2a$, $2b$, $2y$) and are replaced by better ones when their
     owners log in. Without a hash nobody can log in until `gateway users set --password`.
 
-    Every mistake is printed with its line. Accounts that exist are never changed.
+    Every mistake is printed with its line, and every hash that is slow to compare (a cost of 15
+    or 16; dearer ones are mistakes). Accounts that exist are never changed.
 
     \b
     Example:
@@ -53,7 +57,9 @@ def import_(file: Path, kind: str | None, existing: str, dry_run: bool, config: 
     if not file.is_file():
         raise click.UsageError("FILE is read twice, so it can't be a pipe; write it to a file first.")
     kind = kind or _kind(file)
-    _refuse([(each.line, each.sentence) for each in _mistakes(file, kind)], file)
+    mistakes, dear = _looked_at(file, kind)
+    _refuse(mistakes, file)
+    _warn(dear, file)
     done = with_accounts(config, lambda accounts: _add(accounts, file, kind, existing == "skip", dry_run))
     skipped = f", skipped {done.skipped} that exist" if done.skipped else ""
     say(f"{'would import' if dry_run else 'imported'} {counted(done.added, 'account')}{skipped}", fg="green")
@@ -94,10 +100,19 @@ def _kind(file: Path) -> str:
     return kind
 
 
-def _mistakes(file: Path, kind: str) -> list[Mistake]:
+def _looked_at(file: Path, kind: str) -> tuple[list[_AtLine], list[_AtLine]]:
+    """What is wrong, and what will be slow."""
+    from gateway.accounts.passwords import DEAR, cost_of
     from gateway.cli.account_files import Mistake, read_accounts
 
-    return [found for found in read_accounts(file, kind) if isinstance(found, Mistake)]
+    mistakes: list[_AtLine] = []
+    dear: list[_AtLine] = []
+    for found in read_accounts(file, kind):
+        if isinstance(found, Mistake):
+            mistakes.append((found.line, found.sentence))
+        elif (cost := cost_of(found.password_hash)) > DEAR:
+            dear.append((found.line, f"its hash has cost {cost}, {2 ** (cost - 12)} times the work of 12"))
+    return mistakes, dear
 
 
 async def _add(accounts: Accounts, file: Path, kind: str, skip: bool, dry_run: bool) -> Imported:
@@ -130,14 +145,24 @@ def _unchanged(file: Path, kind: str) -> Iterator[Incoming]:
         ) from None
 
 
-def _refuse(problems: list[tuple[int, str]], file: Path) -> None:
+def _refuse(problems: list[_AtLine], file: Path) -> None:
     """Print what is wrong, in the order of lines, and stop."""
-    if not problems:
-        return
+    if problems:
+        raise click.ClickException(f"{_print(problems, 'mistake', file)}; nothing was imported")
+
+
+def _warn(dear: list[_AtLine], file: Path) -> None:
+    """Whoever tries such an account, with whatever password, keeps others waiting."""
+    if dear:
+        complain(f"{_print(dear, 'slow account', file)}: {_SLOW}", fg="yellow")
+
+
+def _print(problems: list[_AtLine], noun: str, file: Path) -> str:
+    """How many there are."""
     for line, sentence in sorted(problems)[:MOST_SHOWN]:
         complain(printable(f"{file}:{line}  {sentence}"))
     more = f", of which {MOST_SHOWN} are shown" if len(problems) > MOST_SHOWN else ""
-    raise click.ClickException(f"{counted(len(problems), 'mistake')}{more}; nothing was imported")
+    return f"{counted(len(problems), noun)}{more}"
 
 
 async def _export(accounts: Accounts, file: TextIO, kind: str, with_hashes: bool) -> int:

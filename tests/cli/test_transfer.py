@@ -64,6 +64,20 @@ class TestImport:
         assert (bob["email"], bob["isAdmin"], bob["roles"]) == ("bob@example.com", False, [])
         assert PHP not in result.out + result.err
 
+    def test_hashes_that_hold_up_others_are_named(self, accounts: Path, gateway: Command) -> None:
+        costs = [15, 14, 10, 16]
+        rows = [f"u{cost}@x.org,{PHP.replace('$10$', f'${cost}$')}" for cost in costs]
+        (accounts / "people.csv").write_text("\n".join(["email,passwordHash", *rows]))
+        for words in (["--dry-run"], []):
+            result = gateway("users", "import", "people.csv", *words)
+            assert result.code == 0
+            assert result.err.splitlines()[-5:][:3] == [
+                "people.csv:2  its hash has cost 15, 8 times the work of 12",
+                "people.csv:5  its hash has cost 16, 16 times the work of 12",
+                "2 slow accounts: each try to log in holds up others for seconds, until its owner has logged"
+                " in once",
+            ]
+
     def test_a_json_file_whatever_its_name(self, accounts: Path, gateway: Command) -> None:
         (accounts / "people").write_text(json.dumps([{"email": "ann@example.com", "disabled": True}]))
         assert "say which by --format" in gateway("users", "import", "people").err
@@ -142,11 +156,11 @@ class TestImport:
     ) -> None:
         (accounts / "people.csv").write_text(PEOPLE)
 
-        def nothing_wrong(file: Path, kind: str) -> list[Mistake]:
+        def nothing_wrong(file: Path, kind: str) -> tuple[list[Mistake], list[Mistake]]:
             file.write_text(PEOPLE + "x,,,\n")
-            return []
+            return [], []
 
-        monkeypatch.setattr("gateway.cli.transfer._mistakes", nothing_wrong)
+        monkeypatch.setattr("gateway.cli.transfer._looked_at", nothing_wrong)
         result = gateway("users", "import", "people.csv")
         assert (result.code, listed(gateway)) == (1, [])
         assert "people.csv changed while it was read; nothing was imported" in result.err
