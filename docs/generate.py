@@ -24,7 +24,7 @@ columns. `NO_COLOR` switches colours off. What is said about the work goes to st
 
 Every command reads `gateway.yaml` of the working directory, or what `-c` or `GATEWAY_CONFIG` names, and the
 `.env` beside it. A relative file that it names stands beside it too. Commands that change
-accounts also write the audit event to stderr, as the JSON line that a running gateway would log.
+accounts or keys also write the audit event to stderr, as the JSON line that a running gateway would log.
 
 `GATEWAY_TRACEBACK=1` shows where a defect of the gateway happened.
 """

@@ -15,12 +15,13 @@ here once: ledgers over the database, the threads that hash, the rules for new p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from gateway.accounts.api_tokens import ApiTokens, TokenRules
 from gateway.accounts.database import Database
 from gateway.accounts.emails import canonical_email
-from gateway.accounts.ledger import Ledgers
+from gateway.accounts.ledger import Ledger, Ledgers
 from gateway.accounts.own import Own
 from gateway.accounts.password_rules import PasswordRules
 from gateway.accounts.passwords import Passwords
@@ -43,7 +44,7 @@ from gateway.accounts.values import (
 )
 from gateway.identity.revocation import Cut
 from gateway.identity.tokens import AccessTokens, RefreshTokens
-from gateway.telemetry.audit import AuditTrail
+from gateway.telemetry.audit import AuditTrail, Event
 
 __all__ = [
     "Accounts",
@@ -60,6 +61,10 @@ __all__ = [
     "User",
     "canonical_email",
 ]
+
+
+NOTE_DEADLINE_S: Final = 5.0
+"""What is noted is done already, and somebody waits for the prompt."""
 
 
 class Accounts:
@@ -85,6 +90,7 @@ class Accounts:
         token_rules: TokenRules | None = None,
     ) -> None:
         ledgers = Ledgers(database, access_life=access_life, on_cut=on_cut, publish=audit.publish)
+        self._ledgers = ledgers
         rules = PasswordRules(min_length=password_min_length)
         self.sessions = Sessions(
             ledgers,
@@ -100,3 +106,12 @@ class Accounts:
         self.transfer = Transfer(ledgers)
         self.trail = Trail(database)
         self.api_tokens = ApiTokens(ledgers, database, token_rules or TokenRules())
+
+    async def note(self, events: Iterable[Event]) -> None:
+        """Into the trail with what was done outside of the database."""
+
+        def note(ledger: Ledger) -> None:
+            for event in events:
+                ledger.note(event)
+
+        await self._ledgers.write(note, deadline=NOTE_DEADLINE_S)

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,12 +16,13 @@ import click
 
 from gateway.cli.loading import settings
 from gateway.cli.output import complain, printable
-from gateway.errors import GatewayTimeout, Unavailable
+from gateway.errors import GatewayError, GatewayTimeout, Unavailable
 
 if TYPE_CHECKING:
     from gateway.accounts.database import Database
     from gateway.accounts.service import Accounts, User
     from gateway.config.schema import Config
+    from gateway.telemetry.audit import Event
 
 T = TypeVar("T")
 
@@ -57,6 +59,31 @@ def with_database(loaded: Config, use: Callable[[Database], Awaitable[T]]) -> T:
         except (Unavailable, GatewayTimeout) as error:
             # The error is for clients and says little; what was logged for the operator says why.
             raise click.ClickException(printable(heard[-1] if heard else error.detail)) from None
+
+
+def note(loaded: Config, events: Sequence[Event]) -> None:
+    """Tell the audit trail what was done outside of the database. Without one, the log has to do."""
+    from gateway.telemetry.audit import AuditTrail, to_log
+
+    try:
+        with_database(loaded, partial(_note, loaded, events))
+    except (click.ClickException, GatewayError) as error:
+        for event in events:
+            AuditTrail([to_log(write_audit_line)]).record(event)
+        why = error.message if isinstance(error, click.ClickException) else error.detail
+        complain(f"not in the audit trail of the database: {why}", fg="yellow")
+
+
+async def _note(loaded: Config, events: Sequence[Event], database: Database) -> None:
+    from gateway.accounts import schema
+
+    if database.is_sqlite and not sqlite_file(database_url(loaded)).exists():
+        raise click.ClickException("there is none yet")
+    found = await schema.state(database)
+    if found.current != found.head:
+        raise click.ClickException("its schema is not this version's; see `gateway db check`")
+    async with accounts(loaded, database) as opened:
+        await opened.note(events)
 
 
 class Hearing(logging.Handler):

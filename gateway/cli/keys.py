@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.cli.accounts import actor, note
 from gateway.cli.loading import settings
 from gateway.cli.options import InOrder, config_option, format_option
 from gateway.cli.output import printable, say, say_json, say_table
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.config.schema import Config
     from gateway.identity.keyfolder import KeyFolder
     from gateway.identity.manifest import Entry, Manifest
+    from gateway.telemetry.audit import Event
 
 AFTER = "10m"
 """Twice as long as the JWKS may be stored (`web.auth.JWKS_MAX_AGE`)."""
@@ -196,6 +198,8 @@ def _change(loaded: Config, change: Change, output: str) -> None:
     except (Refused, NoCryptography) as error:
         raise click.ClickException(str(error)) from None
     _report(before, changed, output)
+    if events := _events(before, changed):
+        note(loaded, events)
 
 
 def _folder(loaded: Config) -> KeyFolder:
@@ -222,6 +226,27 @@ def _read_if_there(folder: KeyFolder) -> Manifest:
     from gateway.identity.manifest import Manifest
 
     return _read(folder) if (folder.path / MANIFEST).exists() else Manifest()
+
+
+def _events(before: Manifest, after: Manifest) -> list[Event]:
+    """What was done, for the audit trail. A file that goes when its key is over is no news."""
+    from math import inf
+
+    from gateway.identity.manifest import written
+    from gateway.telemetry.audit import KeyGenerated, KeyRetired, KeyRotated
+
+    events: list[Event] = []
+    known = {entry.kid: entry for entry in before.entries}
+    for entry in after.entries:
+        old, who = known.get(entry.kid), actor()
+        key, algorithm, begins, ends = entry.kid, entry.algorithm, entry.signs_from, entry.verifies_until
+        if old is None:
+            events.append(KeyGenerated(key=key, algorithm=algorithm, actor=who))
+        if begins != (old.signs_from if old else inf):
+            events.append(KeyRotated(key=key, algorithm=algorithm, begins=written(begins), actor=who))
+        if ends != (old.verifies_until if old else inf):
+            events.append(KeyRetired(key=key, algorithm=algorithm, ends=written(ends), actor=who))
+    return events
 
 
 def _report(before: Manifest, after: Manifest, output: str) -> None:

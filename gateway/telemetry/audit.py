@@ -273,6 +273,46 @@ class TokenRevoked(Event):
     """Its name."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyGenerated(Event):
+    """A key for access tokens is there; it verifies."""
+
+    name = "key_generated"
+
+    key: str
+    """Its `kid`."""
+    algorithm: str
+    """ES256, EdDSA or RS256."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotated(Event):
+    """It was said since when a key signs."""
+
+    name = "key_rotated"
+
+    key: str
+    """Its `kid`."""
+    algorithm: str
+    """As above."""
+    begins: str
+    """When, in RFC 3339; perhaps in a few minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRetired(Event):
+    """It was said until when a key verifies."""
+
+    name = "key_retired"
+
+    key: str
+    """Its `kid`."""
+    algorithm: str
+    """As above."""
+    ends: str
+    """When, in RFC 3339."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """An event with its circumstances: what sinks get."""

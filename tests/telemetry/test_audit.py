@@ -34,6 +34,9 @@ EVENTS: list[Event] = [
     audit.HashesExported(count=2, actor="cli"),
     audit.TokenCreated(user="u", credential="t", label="deploys", actor="admin"),
     audit.TokenRevoked(user="u", credential="t", label="deploys", actor="admin"),
+    audit.KeyGenerated(key="k", algorithm="ES256", actor="cli"),
+    audit.KeyRotated(key="k", algorithm="ES256", begins="2027-01-15T08:10:00Z", actor="cli"),
+    audit.KeyRetired(key="k", algorithm="ES256", ends="2027-01-15T08:25:00Z", actor="cli"),
 ]
 
 
