@@ -279,7 +279,7 @@ def build(
         health=health,
         metrics=metrics,
         upkeep=upkeep,
-        replaceable=Replaceable(config, gate, pools, attempts, metrics, health),
+        replaceable=Replaceable(config, gate, proxy, pools, attempts, metrics, health),
         finish=finish,
     )
 
@@ -336,14 +336,17 @@ class Replaceable:
     """What a reload changes: rules, backends, the limits on logins. All else is as it was at the start."""
 
     def __init__(
-        self, config: Config, gate: Gate, pools: Pools, attempts: Attempts, metrics: Metrics, health: Health
+        self,
+        config: Config,
+        gate: Gate,
+        proxy: ProxyApp,
+        pools: Pools,
+        attempts: Attempts,
+        metrics: Metrics,
+        health: Health,
     ) -> None:
-        self._built_with, self._gate, self._pools, self._attempts = (
-            without_rules(config),
-            gate,
-            pools,
-            attempts,
-        )
+        self._built_with = without_rules(config)
+        self._gate, self._proxy, self._pools, self._attempts = gate, proxy, pools, attempts
         self._metrics, self._health = metrics, health
 
     def fixed_in(self, config: Config) -> list[str]:
@@ -356,6 +359,7 @@ class Replaceable:
             raise RestartNeeded(keys)
         before, pools = self._pools.by_name, self._pools.prepare(configured.pool_settings(config))
         self._gate.adopt(configured.rules(config, policy, pools))
+        self._proxy.forget()
         self._pools.adopt(pools)
         self._attempts.limits = configured.limits(config)
         for name in before.keys() - pools.keys():

@@ -72,6 +72,10 @@ class ProxyApp:
         self._body_idle = body_idle
         self._heads = _Heads()
 
+    def forget(self) -> None:
+        """What is remembered of heads, and with it the rules that they were judged by."""
+        self._heads = _Heads()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await _turn_away(scope, receive, send)
