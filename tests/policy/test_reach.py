@@ -82,6 +82,27 @@ def test_behind_a_stripped_prefix_every_reading_of_what_is_left_must_fit_too() -
     assert ask("/v1/reports/q3;/x", reach).verdict is Verdict.ALLOW
 
 
+@pytest.mark.parametrize(
+    ("prefix", "target", "paths"),
+    [("/a.", "/a./x.", ("/a./x.", "/a/x")), ("/ﬁ", "/%EF%AC%81/%EF%AC%81", ("/ﬁ/ﬁ", "/fi/fi"))],
+)
+def test_what_is_left_is_read_without_the_prefix(prefix: str, target: str, paths: tuple[str, ...]) -> None:
+    """A backend that tidies up `/x.` never had the prefix to tidy up with it: that is `/a./x`, not `/a/x`."""
+    rules = policy(f"""
+        default: authenticated
+        routes:
+          - {{path: "{prefix}/**", allow: authenticated, strip_prefix: "{prefix}"}}
+    """)
+    caller = {"host": b"", "address": None, "now": 0.0}
+    verdicts = []
+    for limits in (paths, (*paths, f"{prefix}/**")):
+        principal = person(scopes=("r",), reach=Reach(None, limits))
+        verdicts.append(
+            decide(rules, method="GET", path=target.encode(), principal=principal, **caller).verdict
+        )
+    assert verdicts == [Verdict.FORBIDDEN, Verdict.ALLOW]
+
+
 def test_where_limits_differ_in_case_what_all_of_them_take_fits() -> None:
     """A backend that is blind to case may look for `/a/x` below `/A`, which goes no further than `/A/a`."""
     assert ask("/a/x", Reach(None, ("/a/x",))).verdict is Verdict.ALLOW
