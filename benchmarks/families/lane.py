@@ -12,7 +12,7 @@ import gc
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -56,7 +56,8 @@ def _tries(effort: Effort) -> int:
 
 
 async def _rows(stage: Stage, effort: Effort) -> list[list[Cell]]:
-    bench, rows = _Bench(stage), []
+    bench = _Bench(stage)
+    rows: list[list[Cell]] = []
     for what, requests in _workloads(stage).items():
         bench.run(requests, max(len(requests), _AT_ONCE) if len(requests) < _PATHS else _AT_ONCE)
         count = bench.instructions(requests)
@@ -105,14 +106,14 @@ class _Bench:
         self._clients = [GatewayProtocol(config, ServerState(), {}, loop) for _ in range(_CONNECTIONS)]
         self._transports = [_Transport(self._socket) for _ in self._clients]
         for client, transport in zip(self._clients, self._transports, strict=True):
-            client.connection_made(transport)  # type: ignore[arg-type]
+            client.connection_made(transport)
         self._upstream = self._connect(built)
 
     def _connect(self, built: root.Gateway) -> Connection:
         """As the pool does it, but for the socket."""
         pool = built.gate._rules.destinations["default"].pool
         connection = Connection(pool, pool.servers[0])
-        connection.connection_made(_Transport(self._socket))  # type: ignore[arg-type]
+        connection.connection_made(_Transport(self._socket))
         connection.keep_alive = float("inf")
         pool.release(connection, True)
         return connection
@@ -155,21 +156,18 @@ class _Bench:
         self._other_end.close()
 
 
-class _Transport:
+class _Transport(asyncio.Transport):
     """A socket that takes everything at once."""
 
     def __init__(self, connected: socket.socket) -> None:
-        self._known = {"socket": connected, "peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}
+        super().__init__({"socket": connected, "peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
         self.last = b""
 
-    def write(self, data: bytes) -> None:
-        self.last = data
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.last = bytes(data)
 
-    def writelines(self, pieces: list[bytes]) -> None:
-        self.last = pieces[0]
-
-    def get_extra_info(self, name: str, default: object = None) -> object:
-        return self._known.get(name, default)
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.last = bytes(next(iter(list_of_data)))
 
     def get_write_buffer_size(self) -> int:
         return 0
