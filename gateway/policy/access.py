@@ -151,7 +151,7 @@ def _row(
 
 
 def _access(claims: Claims, audience: Audience, person: Principal | None) -> Access:
-    address, now = _somewhere(audience), _sometime(audience)
+    address, now = _somewhere(audience), audience.begin
     if audience != NOBODY and _fits(audience, person):
         conditional = audience.networks is not None or (audience.begin, audience.end) != (-inf, inf)
         return Access.SOME if conditional or audience.users is not None else Access.ALLOW
@@ -169,7 +169,7 @@ def _fits(audience: Audience, person: Principal | None) -> bool:
     somebody = Principal(
         "", email, person.is_admin, person.roles, session="", version=0, expires_at=0, scopes=person.scopes
     )
-    return audience.admits(somebody, _somewhere(audience), _sometime(audience))
+    return audience.admits(somebody, _somewhere(audience), audience.begin)
 
 
 def _somewhere(audience: Audience) -> Address | None:
@@ -178,13 +178,6 @@ def _somewhere(audience: Audience) -> Address | None:
         return None
     version, first, _ = audience.networks[0]
     return IPv4Address(first) if version == 4 else IPv6Address(first)
-
-
-def _sometime(audience: Audience) -> float:
-    """A time at which callers pass."""
-    if audience.begin != -inf:
-        return audience.begin
-    return 0.0 if audience.end == inf else audience.end - 1
 
 
 def _specific_first(row: Row) -> tuple[object, ...]:
@@ -213,14 +206,12 @@ def _covers(pattern: Pattern, region: Region) -> bool:
     ):
         return False
     pairs: Iterable[tuple[bytes | None, Part]] = zip(pattern.segments, region.parts, strict=False)
-    return all(
-        segment is None or (part.kind is not Kind.OTHER and part.text == segment) for segment, part in pairs
-    )
+    return all(segment is None or part.text == segment for segment, part in pairs)
 
 
 def _within(inner: Methods, outer: Methods) -> bool:
-    """GET includes HEAD."""
-    names = outer.names | ({"HEAD"} if "GET" in outer.names and not outer.all_but else set())
+    """GET includes HEAD, also where a list says `any method but GET`."""
+    names = outer.names | ({"HEAD"} if "GET" in outer.names else set())
     if not outer.all_but:
         return not inner.all_but and inner.names <= names
-    return outer.names <= inner.names if inner.all_but else inner.names.isdisjoint(outer.names)
+    return names <= inner.names if inner.all_but else inner.names.isdisjoint(names)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.policy.access import Access, Requests, Row, Table, table
+from gateway.policy.access import Access, Requests, Row, Table, summed_up, table
 from gateway.policy.decide import decide
 from gateway.policy.model import Allow, Policy, Validity
 from gateway.policy.pattern import parse
@@ -111,6 +111,8 @@ routes:
   - {path: /reports/**, allow: {roles: {any: [analyst, auditor]}}, upstream: reports}
   - {path: /office, hosts: ["*.example.com"], allow: {networks: [10.0.0.0/8]}}
   - {path: /trial, report_only: true, allow: admin}
+  - {path: /docs/**, allow: public}
+  - {path: /ping, methods: [HEAD], allow: public}
 """
 
 
@@ -132,8 +134,11 @@ def test_it_reads_like_the_file(whole: Table) -> None:
         "any method *.example.com/office: some some some some some",
         "any method /admin/**: 401 403 403 403 allow",
         "any method /auth/**: own own own own own",
+        "any method /docs/**: allow allow allow allow allow",
         "GET /health: allow allow allow allow allow",
         "any method but GET /health: 401 allow allow allow allow",
+        "HEAD /ping: allow allow allow allow allow",
+        "any method but HEAD /ping: 401 allow allow allow allow",
         "any method /projects/new: 403 403 403 403 403",
         "any method /projects/new/**: 401 allow allow allow allow",
         "DELETE /projects/{id}: 401 403 403 403 allow",
@@ -153,7 +158,80 @@ def test_hosts_stand_in_the_order_in_which_they_are_asked() -> None:
 
 
 def test_what_needs_no_login_is_public(whole: Table) -> None:
-    assert [row.path for row in whole.rows if row.public] == ["/office", "/health", "/trial"]
+    assert [row.path for row in whole.rows if row.public] == [
+        "/office",
+        "/docs/**",
+        "/health",
+        "/ping",
+        "/trial",
+    ]
+
+
+def test_what_depends_on_time_place_or_address_is_asked_where_it_may_pass() -> None:
+    """Who has no login must read 401 there, and not that the time is wrong."""
+    conditional = table(
+        policy("""
+        routes:
+          - {path: /a, allow: authenticated, valid: {from: 2030-01-01}}
+          - {path: /b, allow: authenticated, valid: {until: 2020-01-01}}
+          - {path: /c, allow: authenticated, valid: {until: 1969-01-01}}
+          - {path: /d, allow: {users: [ann@x.test]}}
+          - {path: /e, allow: {roles: {any: [analyst]}, networks: ["2001:db8::/32"]}}
+          - {path: /f, allow: {scopes: {any: [deploy]}}}
+          - {path: /g, allow: {networks: [10.0.0.0/8]}, report_only: true}
+          - {path: /h, allow: {roles: {all: [clerk]}}}
+        """)
+    )
+    assert conditional.callers == ("anonymous", "user", "role analyst", "role clerk", "admin")
+    assert lines(conditional) == [
+        "any method /a: 401 some some some some",
+        "any method /auth/**: own own own own own",
+        "any method /b: 401 some some some some",
+        "any method /c: 401 some some some some",
+        "any method /d: 401 some some some some",
+        "any method /e: 401 403 some 403 403",
+        "any method /f: 401 403 403 403 403",
+        "any method /g: allow allow allow allow allow",
+        "any method /h: 401 403 403 allow 403",
+        "any method /**: 401 allow allow allow allow",
+    ]
+
+
+def test_the_most_specific_come_first_and_hosts_stand_by_their_domains() -> None:
+    text = """
+        routes:
+          - {path: /p/**, allow: admin}
+          - {path: "/p/{id}", allow: nobody}
+          - {path: /x, hosts: ["*.test"], allow: nobody}
+          - {path: /x, hosts: [a.b.test], allow: nobody}
+          - {path: /x, hosts: [b.a.test], allow: nobody}
+          - {path: /x, hosts: [a.test], allow: nobody}
+    """
+    assert [f"{row.host}{row.path}" for row in table(policy(text)).rows] == [
+        "a.test/x",
+        "b.a.test/x",
+        "a.b.test/x",
+        "*.test/x",
+        "/auth/**",
+        "/p/{id}",
+        "/p/**",
+        "/**",
+    ]
+
+
+def test_what_another_line_of_the_same_rule_says_already_is_left_out() -> None:
+    rows = table(
+        policy("""
+        routes:
+          - {path: /shop/**, allow: public}
+          - {path: "/shop/{id}", methods: [DELETE], allow: admin}
+          - {path: /shop/blog/**, allow: public}
+          - {path: /health, allow: public}
+        """)
+    ).rows
+    public = [row for row in rows if row.public]
+    assert [row.path for row in public] == ["/health", "/shop/blog/**", "/shop/{id}", "/shop/**"]
+    assert [row.path for row in summed_up(public)] == ["/health", "/shop/blog/**", "/shop/**"]
 
 
 ANY = Methods(frozenset(), all_but=True)
@@ -172,11 +250,23 @@ ANY = Methods(frozenset(), all_but=True)
         (("/healthy", ANY, ""), "/health", False),
         (("/health/**", ANY, ""), "/health", True),
         (("/", ANY, ""), "/health", False),
+        (("/health/live/**", ANY, ""), "/health", False),
+        (("/health/live", ANY, ""), "/health", False),
         (("/office", ANY, "*.example.com"), "/office", True),
         (("/office", ANY, "*.com"), "/office", True),
         (("/office", ANY, ""), "/office", True),
         (("/office", ANY, "a.example.com"), "/office", False),
         (("/office", Methods(frozenset({"GET"}), False), ""), "/office", False),
+        (("/office", ANY, "*.example.org"), "/office", False),
+        (("/office", ANY, "*.ample.com"), "/office", False),
+        (("/docs/**", ANY, ""), "/docs/**", True),
+        (("/docs", ANY, ""), "/docs/**", False),
+        (("/docs/{page}/**", ANY, ""), "/docs/**", False),
+        (("/ping", Methods(frozenset({"HEAD"}), False), ""), "/ping", True),
+        (("/ping", Methods(frozenset({"GET"}), False), ""), "/ping", True),
+        (("/ping", Methods(frozenset({"POST"}), False), ""), "/ping", False),
+        (("/ping", Methods(frozenset({"POST"}), True), ""), "/ping", True),
+        (("/ping", Methods(frozenset({"GET"}), True), ""), "/ping", False),
     ],
 )
 def test_what_a_line_of_a_list_covers(
