@@ -7,8 +7,10 @@ import stat
 import subprocess
 import sys
 import threading
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,14 +24,19 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gateway.identity.keyfolder import LARGEST, BadKeys, KeyFolder
+from gateway.identity import pem
+from gateway.identity.keyfolder import LARGEST, TRIES, BadKeys, Contents, KeyFolder
 from gateway.identity.keyset import Dated
 from gateway.identity.manifest import Entry, Manifest
-from gateway.identity.pem import ALGORITHMS, NoCryptography, make_key, need_cryptography
+from gateway.identity.pem import ALGORITHMS, NoCryptography, make_key, need_cryptography, read_key
 from tests.support.keys import made
 
 NOW = 1_800_000_000
 ONE, TWO = Entry("one", "ES256", NOW - 9, NOW - 9), Entry("two", "EdDSA", NOW - 5)
+
+
+P256 = bytes.fromhex("2a8648ce3d030107")
+"""Its object identifier, 1.2.840.10045.3.1.7."""
 
 
 class Keys:
@@ -58,9 +65,17 @@ class Keys:
         self.pem.write_bytes(pem_of(key, **how))
 
 
-def pem_of(key: object, form: PrivateFormat = PrivateFormat.PKCS8, passphrase: bytes = b"") -> bytes:
+def pem_of(
+    key: object, form: PrivateFormat = PrivateFormat.PKCS8, passphrase: bytes = b"", curve: bytes = b""
+) -> bytes:
+    """`curve`: instead of the last byte of P-256's identifier, for one that nobody has heard of."""
     encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
-    return bytes(key.private_bytes(Encoding.PEM, form, encryption))  # type: ignore[attr-defined]
+    pem = bytes(key.private_bytes(Encoding.PEM, form, encryption))  # type: ignore[attr-defined]
+    if not curve:
+        return pem
+    first, *body, last = pem.splitlines()
+    other = b64decode(b"".join(body)).replace(P256[:-1] + b"\x07", P256[:-1] + curve)
+    return b"\n".join((first, b64encode(other), last, b""))
 
 
 @pytest.fixture
@@ -141,6 +156,7 @@ SPOILED: list[tuple[Callable[[Keys], object], str]] = [
         "one.pem can be read by everyone on this machine: chmod o-rwx KEYS/one.pem",
     ),
     (lambda keys: keys.pem.write_bytes(b"x" * (LARGEST + 1)), "one.pem is larger than 64 KiB"),
+    (lambda keys: keys.pem.write_bytes(b"x" * LARGEST), "one.pem holds no private key in PEM"),
     (lambda keys: keys.pem.write_bytes(b""), "one.pem holds no private key in PEM"),
     (lambda keys: keys.pem.write_bytes(PUBLIC), "one.pem holds no private key in PEM"),
     (lambda keys: keys.pem.write_bytes(b"\xff" * 99), "one.pem holds no private key in PEM"),
@@ -159,6 +175,10 @@ SPOILED: list[tuple[Callable[[Keys], object], str]] = [
     (
         lambda keys: keys.put(ec.generate_private_key(ec.SECP256K1())),
         "one.pem holds a key on the curve secp256k1; ES256 has P-256 (prime256v1)",
+    ),
+    (
+        lambda keys: keys.put(ec.generate_private_key(ec.SECP256R1()), curve=b"\x05"),
+        "one.pem holds a key of a kind that signs no tokens",
     ),
     (
         lambda keys: keys.put(rsa.generate_private_key(65537, 1024)),
@@ -230,6 +250,50 @@ def test_every_bad_file_is_named_at_once(keys: Keys) -> None:
     assert [fault.partition(" ")[0] for fault in keys.faults()] == ["KEYS/one.pem", "KEYS/two.pem"]
 
 
+def test_a_file_that_becomes_a_pipe_between_two_looks_at_it_hangs_nobody(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat_of = os.stat
+
+    def stat_and_swap(path: Path, **how: bool) -> os.stat_result:
+        found = stat_of(path, **how)
+        if path == keys.pem and stat.S_ISREG(found.st_mode):
+            keys.pem.unlink()
+            os.mkfifo(keys.pem)
+        return found
+
+    monkeypatch.setattr(os, "stat", stat_and_swap)
+    assert keys.faults() == ["KEYS/one.pem is no regular file"]
+
+
+@pytest.mark.parametrize(
+    ("manifests", "looks"),
+    [("abc!", 4), ("abb!", 3), ("aa!", 2), ("!", 1), ("".join(map(chr, range(97, 97 + TRIES))), TRIES)],
+)
+def test_it_looks_again_as_long_as_somebody_writes(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, manifests: str, looks: int
+) -> None:
+    """A letter is what keys.json says while a key that it names is missing; `!` that all is well."""
+    seen = 0
+
+    def look(folder: KeyFolder, now: float) -> Contents:
+        nonlocal seen
+        said, seen = manifests[seen], seen + 1
+        entry = Entry(said.replace("!", "z"), "ES256", NOW)
+        return Contents(Manifest((entry,)), (), () if said == "!" else (f"{said}.pem is gone",))
+
+    monkeypatch.setattr(KeyFolder, "_look", look)
+    assert (keys.folder.look(NOW).faults == ()) is manifests.endswith("!", 0, looks)
+    assert seen == looks
+
+
+def test_the_smallest_and_the_largest_rsa_key_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one size here, as larger ones take long to make."""
+    smallest = pem_of(rsa.generate_private_key(65537, pem.SMALLEST_RSA))
+    monkeypatch.setattr(pem, "LARGEST_RSA", pem.SMALLEST_RSA)
+    assert read_key("a", "RS256", smallest).algorithm == "RS256"
+
+
 def test_beside_a_secret_no_key_need_sign(keys: Keys) -> None:
     keys.manifest.write_text('{"keys": []}')
     assert keys.faults(needed=False) == []
@@ -237,8 +301,9 @@ def test_beside_a_secret_no_key_need_sign(keys: Keys) -> None:
 
 def test_without_cryptography_the_extra_is_named(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(NoCryptography, match=r"pip install 'auth-gateway\[keys\]'"):
-        need_cryptography()
+    for needing in (need_cryptography, partial(make_key, "ES256"), partial(read_key, "a", "ES256", b"")):
+        with pytest.raises(NoCryptography, match=r"pip install 'auth-gateway\[keys\]'"):
+            needing()
     assert keys.faults() == [
         "KEYS: the package cryptography, which keys need, is not installed: pip install 'auth-gateway[keys]'"
     ]
@@ -247,8 +312,9 @@ def test_without_cryptography_the_extra_is_named(keys: Keys, monkeypatch: pytest
 # -- writing -------------------------------------------------------------------------------------------------
 
 
-def test_keys_are_readable_by_their_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0)
+@pytest.mark.parametrize("umask", [0, 0o027, 0o077])
+def test_keys_are_readable_by_their_owner_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
     try:
         keys = Keys(tmp_path / "new" / "keys")
     finally:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -145,8 +146,35 @@ async def test_the_last_key_that_signs_can_not_be_taken_away(watched: Watched) -
 
 
 def test_the_first_keys_have_to_be_good(tmp_path: Path) -> None:
+    watch = partial(KeyWatch, KeyFolder(tmp_path), adopt=lambda keys: None, tell=lambda fault: None)
     with pytest.raises(BadKeys, match=r"keys.json"):
-        KeyWatch(KeyFolder(tmp_path), needed=True, adopt=lambda keys: None, tell=lambda fault: None)
+        watch(needed=True)
+    (tmp_path / "keys.json").write_text('{"keys": []}')
+    watch(needed=False)
+    with pytest.raises(BadKeys, match=r"has no key that signs"):
+        watch(needed=True)
+
+
+async def test_it_waits_between_two_looks(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[object] = []
+    enough = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        steps.append(seconds)
+        if len(steps) == 5:
+            enough.set()
+            await asyncio.Event().wait()
+
+    async def look() -> None:
+        steps.append("look")
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(watched.watch, "look", look)
+    running = asyncio.create_task(watched.watch.run())
+    await asyncio.wait_for(enough.wait(), 30)
+    assert steps == [keywatch.LOOK_S, "look", keywatch.LOOK_S, "look", keywatch.LOOK_S]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_file_system_that_never_answers_hangs_nothing(
@@ -193,4 +221,8 @@ async def test_it_looks_by_itself_and_a_defect_does_not_stop_it(
     await until(lambda: watched.taken != [["one"]])
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert "new keys of tokens are taken up" in caplog.messages
+    (failed,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    assert failed.exc_info is not None
+    assert str(failed.exc_info[1]) == "a defect"
+    taken = [record for record in caplog.records if record.message == "new keys of tokens are taken up"]
+    assert vars(taken[-1])["keys"] == watched.taken[-1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import pytest
@@ -20,6 +21,7 @@ from gateway.identity.manifest import (
     Refused,
     read_manifest,
     write_manifest,
+    written,
 )
 
 NOW = 1_800_000_000
@@ -95,8 +97,36 @@ def test_a_rotation_can_be_hurried_and_not_put_off() -> None:
 
 
 def test_two_never_sign_from_the_same_moment() -> None:
-    keys = manifest(Entry("a", "ES256", NOW, NOW), Entry("b", "ES256", NOW)).rotated(NOW, 0)
+    keys = manifest(ONE, Entry("a", "ES256", NOW, NOW), Entry("b", "ES256", NOW)).rotated(NOW, 0)
     assert keys.find("b").signs_from == NOW + 1
+
+
+def test_the_first_of_all_signs_as_soon_as_it_may() -> None:
+    assert manifest(NEXT).rotated(NOW, 0).find("next").signs_from == NOW
+    assert manifest(NEXT).rotated(NOW, AFTER).find("next").signs_from == NOW - 100 + AFTER
+
+
+def test_a_moment_belongs_to_what_begins_with_it() -> None:
+    begins, ends = Entry("begins", "ES256", NOW - 9, NOW), Entry("ends", "ES256", NOW - 9, NOW - 9, NOW)
+    keys = manifest(ends, begins)
+    assert states(keys) == {"ends": "over", "begins": "signs"}
+    assert [keys.since(entry, NOW) for entry in keys.entries] == [NOW, NOW]
+    assert manifest(ends).signer(NOW) is None
+    assert manifest(ends).signer(NOW - 1) == ends
+
+
+def test_what_a_later_one_follows_is_replaced_until_it_is_retired() -> None:
+    keys = manifest(ONE, TWO, NEXT)
+    assert keys.replaced() == [ONE]
+    assert keys.retired(ONE, NOW - 2000, LIFE).replaced() == []
+    assert keys.rotated(NOW, AFTER).replaced() == [ONE, TWO]
+
+
+def test_a_plan_that_was_dropped_does_not_come_back() -> None:
+    dropped = replace(NEXT, verifies_until=NOW + 5)
+    keys = manifest(ONE, dropped)
+    assert (keys.upcoming(NOW), keys.waiting()) == (None, None)
+    assert read_manifest(write_manifest(keys)) == keys
 
 
 def test_a_retired_key_lasts_as_long_as_its_last_token() -> None:
@@ -128,6 +158,7 @@ def test_a_stolen_key_goes_at_once() -> None:
         (manifest(ONE, TWO), "two", True),
         (manifest(ONE, NEXT).rotated(NOW, AFTER), "one", True),
         (manifest(ONE, NEXT).rotated(NOW, AFTER).retired(ONE, NOW, LIFE), "next", False),
+        (manifest(Entry("begins", "ES256", NOW, NOW)), "begins", False),
     ],
 )
 def test_the_last_that_signs_stays(keys: Manifest, which: str, at_once: bool) -> None:
@@ -138,6 +169,19 @@ def test_the_last_that_signs_stays(keys: Manifest, which: str, at_once: bool) ->
 def test_a_plan_can_be_dropped_as_long_as_the_former_key_stays() -> None:
     planned = manifest(ONE, NEXT).rotated(NOW, AFTER)
     assert states(planned.retired(planned.find("next"), NOW, LIFE)) == {"one": "signs", "next": "over"}
+
+
+def test_before_any_key_signs_a_plan_can_be_dropped_too() -> None:
+    """A secret signs meanwhile."""
+    planned = Entry("first", "ES256", NOW, NOW + AFTER)
+    assert states(manifest(planned).retired(planned, NOW, LIFE)) == {"first": "over"}
+
+
+def test_beside_a_signer_that_is_retired_others_can_still_go() -> None:
+    planned = manifest(ONE, TWO, NEXT).rotated(NOW, AFTER)
+    keys = planned.retired(TWO, NOW, LIFE).with_next(Entry("spare", "ES256", NOW))
+    for kid in ("one", "spare"):
+        assert states(keys.retired(keys.find(kid), NOW, LIFE))[kid] == "over"
 
 
 def test_one_waits_at_a_time_and_the_folder_is_finite() -> None:
@@ -264,6 +308,25 @@ TestRotations.settings = settings(max_examples=60, stateful_step_count=25, deadl
 
 
 # -- the file ------------------------------------------------------------------------------------------------
+
+
+def test_times_are_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = write_manifest(manifest(ONE))
+    assert f'"madeAt": "{written(ONE.made_at)}"'.encode() in text
+    monkeypatch.setenv("TZ", "ELSEWHERE-9")
+    try:
+        time.tzset()
+        assert write_manifest(manifest(ONE)) == text
+        assert read_manifest(text) == manifest(ONE)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_several_that_wait_can_be_read() -> None:
+    """With the command line only one does; somebody has written these."""
+    keys = manifest(ONE, NEXT, Entry("spare", "ES256", NOW))
+    assert read_manifest(write_manifest(keys)) == keys
 
 
 def test_times_that_are_not_there_are_left_out() -> None:
