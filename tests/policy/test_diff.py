@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_network
 from itertools import product
 from urllib.parse import quote
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -189,3 +190,82 @@ def test_a_rule_for_one_host_holds_behind_a_prefix_too() -> None:
         ("widened", "/api/orders", ("in.example.com",)),
         ("widened", "/orders", ("in.example.com",)),
     ]
+
+
+def lines(before: str, after: str) -> list[str]:
+    sides = (Side(policy(text), {"app": ("http://a",), "default": ("http://d",)}) for text in (before, after))
+    return [
+        f"{each.kind.value}: {each.methods} {','.join(each.hosts)}{each.path}: {each.before} -> {each.after}"
+        f" in {len(each.regions)} and {len(each.echoes)} echoes"
+        for each in diff(*sides)
+    ]
+
+
+SHOP = """
+upstreams: [app, default]
+routes:
+  - {path: /api/**, strip_prefix: /api, upstream: app, allow: authenticated}
+  - {path: /secret/**, upstream: app, allow: admin}
+"""
+HOSTS = """
+routes:
+  - {path: /x/**, hosts: ["*.a.test", z.test], allow: nobody}
+  - {path: /x/**, hosts: [b.a.test], allow: nobody}
+  - {path: /x/**, hosts: [y.b.a.test], allow: nobody}
+"""
+ODD_LITERAL = "routes: [{path: /a., allow: public}, {path: /a, allow: public}]"
+ODD_BRANCH = "routes: [{path: /a./x, allow: public}, {path: /a/x, allow: public}]"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        (
+            ODD_LITERAL,
+            ODD_LITERAL.replace("/a, allow: public", "/a, allow: admin"),
+            [
+                "narrowed: any method /a: anyone -> admin in 1 and 0 echoes",
+                "narrowed: any method /a, /a. (in other spellings): authenticated -> admin in 2 and 0 echoes",
+                "narrowed: any method /a.: anyone -> admin in 1 and 0 echoes",
+            ],
+        ),
+        (
+            ODD_BRANCH,
+            ODD_BRANCH.replace("/a/x, allow: public", "/a/x, allow: admin"),
+            [
+                "narrowed: any method /a./x: anyone -> admin in 1 and 0 echoes",
+                "narrowed: any method /a/x: anyone -> admin in 1 and 0 echoes",
+                "narrowed: any method /a/x, /a./x (in other spellings):"
+                " authenticated -> admin in 4 and 0 echoes",
+            ],
+        ),
+        (
+            SHOP,
+            SHOP.replace("admin", "nobody"),
+            [
+                "narrowed: any method /api/secret/**: admin -> nobody in 1 and 0 echoes",
+                "narrowed: any method /secret/**: admin -> nobody in 1 and 1 echoes",
+            ],
+        ),
+        (
+            SHOP,
+            SHOP.replace("upstream: app, allow: admin", "allow: admin"),
+            [
+                "widened: any method /api/secret/**: admin -> authenticated in 1 and 0 echoes",
+                "moved: any method /secret/**: admin -> admin in 1 and 0 echoes",
+            ],
+        ),
+        (
+            HOSTS,
+            HOSTS.replace("nobody", "admin"),
+            [
+                "widened: any method *.a.test,z.test/x/**: nobody -> admin in 2 and 2 echoes",
+                "widened: any method b.a.test/x/**: nobody -> admin in 1 and 1 echoes",
+                "widened: any method y.b.a.test/x/**: nobody -> admin in 1 and 1 echoes",
+            ],
+        ),
+    ],
+)
+def test_it_is_said_in_few_lines(before: str, after: str, changes: list[str]) -> None:
+    assert lines(before, after) == changes
+    assert lines(before, before) == lines(after, after) == []

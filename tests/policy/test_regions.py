@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.policy import partition
 from gateway.policy.decide import claims_of, claims_of_reading
-from gateway.policy.model import Claims, Decision
+from gateway.policy.model import Claims, Decision, Route
 from gateway.policy.readings import read
-from gateway.policy.regions import regions
+from gateway.policy.regions import Kind, Part, TooManyClasses, regions
 from tests.policy.rules import policy
 from tests.policy.worlds import ASKED_HOSTS, ASKED_METHODS, random_policy, region_of, universe
 
@@ -82,6 +83,197 @@ def test_it_reads_like_the_file() -> None:
         "any method but DELETE any host /projects/{id}",
         "any method *.example.com /shop/**",
     ]
+
+
+def told(text: str) -> list[str]:
+    """Every class with its rules, and the request that stands for it. `~` is before other capitals than are
+    written, and behind what may have any; `{}` is any other segment."""
+    found = []
+    for each in regions(policy(text)):
+        path = "/" + "/".join([*map(segment, each.parts), *(["**"] if each.below else [])])
+        (said,) = each.claims
+        by = said.reason.value if isinstance(said, Decision) else " + ".join(map(label, rules_of(said)))
+        sample = f"{each.request.method} {each.request.host.decode()}{each.request.path.decode()}"
+        found.append(f"{each.methods} {each.host}{path}: {by} <- {sample}")
+    return found
+
+
+def segment(part: Part) -> str:
+    if part.kind is Kind.OTHER:
+        return "{}"
+    return ("~" if part.kind is Kind.RESPELLED else "") + str(part) + ("~" if part.any_case else "")
+
+
+def rules_of(claims: Claims) -> tuple[Route, ...]:
+    return claims.route, *claims.others
+
+
+def label(route: Route) -> str:
+    return route.label
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        (
+            """
+            routes:
+            - {path: /admin, allow: admin}
+            - {path: /Admin/x, allow: nobody}
+            """,
+            [
+                "any method /**: default <- GET /",
+                "any method /Admin: default + /admin <- GET /Admin",
+                "any method /Admin/x: /Admin/x + default <- GET /Admin/x",
+                "any method /Admin/~x: default + /Admin/x <- GET /Admin/X",
+                "any method /admin: /admin + default <- GET /admin",
+                "any method /admin/x~: default + /Admin/x <- GET /admin/x",
+                "any method /~Admin: default + /admin <- GET /ADMIN",
+                "any method /~Admin/x~: default + /Admin/x <- GET /ADMIN/x",
+                "any method /auth~/**: auth_prefix <- GET /auth",
+            ],
+        ),
+        (
+            """
+            routes:
+            - {path: /a., allow: admin}
+            - {path: /a./x, allow: admin}
+            - {path: /a, methods: [GET], allow: nobody}
+            """,
+            [
+                "any method /**: default <- GET /",
+                "GET /a: GET /a <- GET /a",
+                "any method but GET /a: default <- POST /a",
+                "GET /~a: default + GET /a <- GET /A",
+                "any method but GET /~a: default <- POST /A",
+                "GET /a.: /a. + GET /a <- GET /a.",
+                "any method but GET /a.: /a. + default <- POST /a.",
+                "any method /a./x: /a./x + default <- GET /a./x",
+                "any method /a./~x: default + /a./x <- GET /a./X",
+                "GET /~a.: default + /a. + GET /a <- GET /A.",
+                "any method but GET /~a.: default + /a. <- POST /A.",
+                "any method /~a./x~: default + /a./x <- GET /A./x",
+                "any method /auth~/**: auth_prefix <- GET /auth",
+            ],
+        ),
+        (
+            """
+            upstreams: [app, default]
+            routes:
+            - {path: /api/**, strip_prefix: /api, upstream: app, allow: authenticated}
+            - {path: /secret, upstream: app, allow: admin}
+            - {path: "/{any}/x", upstream: app, allow: nobody}
+            """,
+            [
+                "any method /**: default <- GET /",
+                "any method /{}/x: /{any}/x <- GET /=/x",
+                "any method /{}/~x: default + /{any}/x <- GET /=/X",
+                "any method /api/**: /api/** <- GET /api",
+                "any method /api/{}/x~: /api/** + /{any}/x <- GET /api/=/x",
+                "any method /api/api/**: /api/** <- GET /api/api",
+                "any method /api/~api/**: /api/** <- GET /api/API",
+                "any method /api/~api/x: /api/** + /{any}/x <- GET /api/API/x",
+                "any method /api/secret~/**: /api/** <- GET /api/secret/=",
+                "any method /api/secret~: /api/** + /secret <- GET /api/secret",
+                "any method /api/secret~/x~: /api/** + /{any}/x <- GET /api/secret/x",
+                "any method /api/x~/**: /api/** <- GET /api/x",
+                "any method /api/x~/x~: /api/** + /{any}/x <- GET /api/x/x",
+                "any method /~api/**: default + /api/** <- GET /API",
+                "any method /~api/x: /{any}/x + /api/** <- GET /API/x",
+                "any method /auth~/**: auth_prefix <- GET /auth",
+                "any method /secret/**: default <- GET /secret/=",
+                "any method /secret: /secret <- GET /secret",
+                "any method /secret/x: /{any}/x <- GET /secret/x",
+                "any method /secret/~x: default + /{any}/x <- GET /secret/X",
+                "any method /~secret/**: default <- GET /SECRET/=",
+                "any method /~secret: default + /secret <- GET /SECRET",
+                "any method /~secret/x: /{any}/x <- GET /SECRET/x",
+                "any method /~secret/~x: default + /{any}/x <- GET /SECRET/X",
+            ],
+        ),
+        (
+            """
+            routes:
+            - {path: /x, hosts: ["*.a.test"], allow: admin}
+            - {path: /x, hosts: [b.a.test], allow: nobody}
+            - {path: "/{n}/y", hosts: ["*.b.a.test", z.test], allow: admin}
+            - {path: /x/y, allow: admin}
+            """,
+            [
+                "any method /**: default <- GET /",
+                "any method /auth~/**: auth_prefix <- GET /auth",
+                "any method /x/y: /x/y <- GET /x/y",
+                "any method /x/~y: default + /x/y <- GET /x/Y",
+                "any method /~x/y~: default + /x/y <- GET /X/y",
+                "any method *.a.test/x: *.a.test/x <- GET =.a.test/x",
+                "any method *.a.test/~x: default + *.a.test/x <- GET =.a.test/X",
+                "any method *.b.a.test/{}/y: *.b.a.test,z.test/{n}/y <- GET =.b.a.test/=/y",
+                "any method *.b.a.test/{}/~y: default + *.b.a.test,z.test/{n}/y <- GET =.b.a.test/=/Y",
+                "any method *.b.a.test/auth~/**: auth_prefix <- GET =.b.a.test/auth",
+                "any method *.b.a.test/x~/y: *.b.a.test,z.test/{n}/y <- GET =.b.a.test/x/y",
+                "any method *.b.a.test/x~/~y: default + *.b.a.test,z.test/{n}/y <- GET =.b.a.test/x/Y",
+                "any method b.a.test/x: b.a.test/x <- GET b.a.test/x",
+                "any method b.a.test/~x: default + b.a.test/x <- GET b.a.test/X",
+                "any method z.test/{}/y: *.b.a.test,z.test/{n}/y <- GET z.test/=/y",
+                "any method z.test/{}/~y: default + *.b.a.test,z.test/{n}/y <- GET z.test/=/Y",
+                "any method z.test/auth~/**: auth_prefix <- GET z.test/auth",
+                "any method z.test/x~/y: *.b.a.test,z.test/{n}/y <- GET z.test/x/y",
+                "any method z.test/x~/~y: default + *.b.a.test,z.test/{n}/y <- GET z.test/x/Y",
+            ],
+        ),
+        (
+            """
+            routes:
+            - {path: /=, allow: admin}
+            - {path: /b/**, allow: admin}
+            - {path: "/b/{n}", methods: [PUT, DELETE], allow: nobody}
+            """,
+            [
+                "any method /**: default <- GET /",
+                "any method /=: /= <- GET /=",
+                "any method /auth~/**: auth_prefix <- GET /auth",
+                "any method /b/**: /b/** <- GET /b",
+                "DELETE, PUT /b/{}: DELETE,PUT /b/{n} <- DELETE /b/=",
+                "any method but DELETE, PUT /b/{}: /b/** <- GET /b/=",
+                "any method /~b/**: default + /b/** <- GET /B",
+                "DELETE, PUT /~b/{}: default + DELETE,PUT /b/{n} <- DELETE /B/=",
+                "any method but DELETE, PUT /~b/{}: default + /b/** <- GET /B/=",
+            ],
+        ),
+        (
+            """
+            auth: {prefix: /a/auth}
+            routes:
+            - {path: /a, allow: admin}
+            - {path: "/{x}/auth", methods: [GET], allow: nobody}
+            """,
+            [
+                "any method /**: default <- GET /",
+                "GET /{}/auth: GET /{x}/auth <- GET /=/auth",
+                "any method but GET /{}/auth: default <- POST /=/auth",
+                "GET /{}/~auth: default + GET /{x}/auth <- GET /=/AUTH",
+                "any method but GET /{}/~auth: default <- POST /=/AUTH",
+                "any method /a/**: default <- GET /a/=",
+                "any method /a: /a <- GET /a",
+                "any method /a/auth~/**: auth_prefix <- GET /a/auth",
+                "any method /~a/**: default <- GET /A/=",
+                "any method /~a: default + /a <- GET /A",
+                "any method /~a/auth~/**: auth_prefix <- GET /A/auth",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_each_class_names_the_rules_of_its_requests(text: str, classes: list[str]) -> None:
+    assert told(text) == classes
+
+
+def test_too_many_are_refused_and_as_many_as_may_be_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = policy("routes: [{path: /a/b, allow: admin}, {path: /c, allow: public}]")
+    monkeypatch.setattr(partition, "MOST_CLASSES", 9)
+    assert len(list(regions(rules))) > 5
+    monkeypatch.setattr(partition, "MOST_CLASSES", 8)
+    with pytest.raises(TooManyClasses, match="more than 8 classes, too many to look at"):
+        list(regions(rules))
 
 
 @pytest.mark.parametrize("count", [2000])
