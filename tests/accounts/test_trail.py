@@ -222,10 +222,23 @@ class TestFinding:
         await world.ann()
         assert await found(world, address=f"fe80::1%{zone}") == []
 
-    @pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "9" * 19, "9" * 400, "²", "१"])
+    @pytest.mark.parametrize(
+        "cursor", ["", "x", "-1", "1.5", str(1 << 63), "9" * 19, "9" * 400, "9" * 5000, "²", "१"]
+    )
     async def test_a_cursor_of_ones_own_making(self, world: World, cursor: str) -> None:
         with pytest.raises(InvalidField):
             await world.accounts.trail.page(Wanted(), cursor=cursor)
+
+    async def test_the_smallest_and_the_largest_page(self, world: World) -> None:
+        await put(world, *(audit.LoginFailed(email=f"{number}@example.com") for number in range(2)))
+        for limit, items, more in ((1, 1, True), (2, 2, False), (MAX_PAGE, 2, False)):
+            page = await world.accounts.trail.page(Wanted(), limit=limit, cursor=str((1 << 63) - 1))
+            assert len(page.items) == items
+            assert page.next_cursor == (str(page.items[-1].seq) if more else None)
+
+    async def test_all_kinds_may_be_asked_for(self, world: World) -> None:
+        await world.ann()
+        assert await names(world, names=tuple(audit.names())) == ["user_created"]
 
     @pytest.mark.parametrize("limit", [0, -1, MAX_PAGE + 1])
     async def test_pages_are_bounded(self, world: World, limit: int) -> None:

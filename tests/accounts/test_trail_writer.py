@@ -172,6 +172,38 @@ async def test_a_process_that_stops_writes_what_waits(world: World, writer: Trai
     assert await kept(world) == 3
 
 
+async def test_a_process_that_stops_does_not_wait_for_its_database_for_long(
+    world: World, writer: TrailWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines: list[float | None] = []
+
+    async def write(work: object, *, deadline: float | None = None) -> None:
+        deadlines.append(deadline)
+
+    monkeypatch.setattr(world.database, "write", write)
+    writer.start()
+    writer.put(*failures(world, 1))
+    await writer.close()
+    assert deadlines == [subject.LAST_S]
+
+
+async def test_after_a_failure_it_is_tried_again_later(
+    world: World, writer: TrailWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def is_closing(pause: float) -> bool:
+        pauses.append(pause)
+        writer.put(*failures(world, 1))
+        if len(pauses) == 2:
+            put_away(world, monkeypatch)
+        return len(pauses) == 4
+
+    monkeypatch.setattr(writer, "_is_closing", is_closing)
+    await writer._run()
+    assert pauses == [subject.FLUSH_S, subject.FLUSH_S, subject.RETRY_S, subject.RETRY_S]
+
+
 async def test_a_process_that_stops_without_its_database_says_what_is_missing(
     world: World, writer: TrailWriter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -203,4 +235,6 @@ async def test_what_is_missing_is_said_once_in_a_while(
     monkeypatch.setattr(writer, "flush", flush)
     await writer._run()
     assert writer.dropped >= 50
-    assert caplog.text.count("audit events are only in the log") == 3, "the first, and the last two"
+    told = [record for record in caplog.records if record.message == "audit events are only in the log"]
+    assert len(told) == 3, "the first, and the last two"
+    assert sum(vars(record)["count"] for record in told) == writer.dropped

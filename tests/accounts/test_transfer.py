@@ -10,6 +10,7 @@ import pytest
 from gateway.accounts.passwords import refuse_unreadable, verify
 from gateway.accounts.transfer import Incoming, InTheWay
 from gateway.errors import InvalidCredentials, InvalidField
+from gateway.telemetry.audit import HashesExported
 from tests.accounts.world import HOME, PASSWORD, World
 
 PHP = "$2y$10$.vGA1O9wmRjrwAVXD98HNOgsNpDczlqm3Jq7KnEd1rVAGv3Fykk1a"
@@ -115,6 +116,8 @@ async def test_times_and_ids_are_kept_and_new_ids_sort_by_them(world: World) -> 
         Incoming(2, "old@example.com", created_at=began),
         Incoming(3, "kept@example.com", id=kept, created_at=began + 5, is_admin=True, disabled=True),
     )
+    imported = world.events[-1]
+    assert (imported.name, imported.count, imported.admins) == ("users_imported", 3, 1)
     await world.ann()
     found = (await world.accounts.users.list()).items
     assert [user.email for user in found if user.id != kept] == [
@@ -155,6 +158,12 @@ async def test_every_account_goes_out_once_and_in_again(world: World) -> None:
         (user.id, user.email, hash_) async for batch in world.accounts.transfer.all() for user, hash_ in batch
     ]
     assert again == [(user.id, user.email, hash_) for user, hash_ in everyone]
+
+
+@pytest.mark.anyio
+async def test_that_hashes_were_handed_out_is_in_the_trail(world: World) -> None:
+    await world.accounts.transfer.note_export(3, actor="cli:ops")
+    assert world.events == [HashesExported(count=3, actor="cli:ops")]
 
 
 # -- hashes that can be taken in -----------------------------------------------------------------------------
