@@ -93,11 +93,6 @@ class Region:
     """Not for these hosts to say: the class of any host, or of the domain around, is meant."""
 
     @property
-    def shape(self) -> tuple[tuple[bytes | None, ...], bool]:
-        """Equal to the `shape` of a pattern for the same paths."""
-        return tuple(None if part.kind is Kind.OTHER else part.text for part in self.parts), self.below
-
-    @property
     def plain(self) -> bool:
         """Its paths are spelled as some rule has them, without `//`."""
         return all(part.kind in (Kind.LITERAL, Kind.OTHER) for part in self.parts)

@@ -13,7 +13,7 @@ from gateway.policy import partition
 from gateway.policy.decide import claims_of, claims_of_reading
 from gateway.policy.model import Claims, Decision, Route
 from gateway.policy.readings import read
-from gateway.policy.regions import Kind, Part, TooManyClasses, regions
+from gateway.policy.regions import Kind, Methods, Part, TooManyClasses, regions
 from tests.policy.rules import policy
 from tests.policy.worlds import ASKED_HOSTS, ASKED_METHODS, random_policy, region_of, universe
 
@@ -71,10 +71,12 @@ def test_it_reads_like_the_file() -> None:
           - {path: /admin/**, allow: admin}
           - {path: "/projects/{id}", methods: [DELETE], allow: admin}
           - {path: /shop/**, hosts: ["*.example.com"], allow: public, trust_host: true}
+          - {path: "/a/{b}/c/{d}/{e}", allow: admin}
         """
     )
     assert found == [
         "any method any host /**",
+        "any method any host /a/{b}/c/{d}/{e}",
         "any method any host /admin/**",
         "any method any host /auth/**",
         "GET any host /health",
@@ -83,6 +85,16 @@ def test_it_reads_like_the_file() -> None:
         "any method but DELETE any host /projects/{id}",
         "any method *.example.com /shop/**",
     ]
+
+
+SETS = [Methods(frozenset(names), all_but) for names in ("", "A", "B", "AB") for all_but in (False, True)]
+
+
+@pytest.mark.parametrize("one", SETS, ids=str)
+@pytest.mark.parametrize("other", SETS, ids=str)
+def test_methods_are_put_together(one: Methods, other: Methods) -> None:
+    for method in "ABC":
+        assert (method in one | other) is (method in one or method in other)
 
 
 def told(text: str) -> list[str]:
