@@ -273,6 +273,144 @@ def label(route: Route) -> str:
                 "any method /~a/auth~/**: auth_prefix <- GET /A/auth",
             ],
         ),
+        (
+            """
+            routes:
+            - {path: "/a/**", methods: [GET], allow: admin}
+            - {path: "/**", methods: [POST], allow: nobody}
+            """,
+            [
+                "POST /**: POST /** <- POST /",
+                "any method but POST /**: default <- GET /",
+                "GET /a/**: GET /a/** <- GET /a",
+                "POST /a/**: POST /** <- POST /a",
+                "any method but GET, POST /a/**: default <- PUT /a",
+                "GET /~a/**: default + GET /a/** <- GET /A",
+                "POST /~a/**: POST /** <- POST /A",
+                "any method but GET, POST /~a/**: default <- PUT /A",
+                "any method /auth~/**: auth_prefix <- GET /auth",
+            ],
+        ),
+        (
+            """
+            routes:
+            - {path: "/a/**", allow: admin}
+            - {path: "/A/**", methods: [GET], allow: nobody}
+            - {path: "/**", methods: [POST], allow: authenticated}
+            """,
+            [
+                "POST /**: POST /** <- POST /",
+                "any method but POST /**: default <- GET /",
+                "GET /A/**: GET /A/** + /a/** <- GET /A",
+                "POST /A/**: POST /** + /a/** <- POST /A",
+                "any method but GET, POST /A/**: default + /a/** <- PUT /A",
+                "GET /a/**: /a/** + GET /A/** <- GET /a",
+                "POST /a/**: /a/** + POST /** <- POST /a",
+                "any method but GET, POST /a/**: /a/** + default <- PUT /a",
+                "any method /auth~/**: auth_prefix <- GET /auth",
+            ],
+        ),
+        (
+            """
+            routes:
+            - {path: /a/B, methods: [GET], allow: nobody}
+            - {path: /A/x, allow: admin}
+            """,
+            [
+                "any method /**: default <- GET /",
+                "GET /A/B~: default + GET /a/B <- GET /A/B",
+                "any method but GET /A/B~: default <- POST /A/B",
+                "any method /A/x: /A/x + default <- GET /A/x",
+                "any method /A/~x: default + /A/x <- GET /A/X",
+                "GET /a/B: GET /a/B + default <- GET /a/B",
+                "any method but GET /a/B: default <- POST /a/B",
+                "GET /a/~B: default + GET /a/B <- GET /a/b",
+                "any method but GET /a/~B: default <- POST /a/b",
+                "any method /a/x~: default + /A/x <- GET /a/x",
+                "any method /auth~/**: auth_prefix <- GET /auth",
+            ],
+        ),
+        (
+            """
+            routes:
+            - {path: /x, methods: [GET], hosts: [h.test], allow: admin}
+            - {path: /, methods: [PUT], hosts: [g.test], allow: admin}
+            - {path: /x, methods: [POST], allow: nobody}
+            """,
+            [
+                "any method /**: default <- GET /",
+                "any method /auth~/**: auth_prefix <- GET /auth",
+                "POST /x: POST /x <- POST /x",
+                "any method but POST /x: default <- GET /x",
+                "POST /~x: default + POST /x <- POST /X",
+                "any method but POST /~x: default <- GET /X",
+                "PUT g.test/: PUT g.test/ <- PUT g.test/",
+                "any method but PUT g.test/: default <- GET g.test/",
+                "GET h.test/x: GET h.test/x <- GET h.test/x",
+                "POST h.test/x: POST /x <- POST h.test/x",
+                "any method but GET, POST h.test/x: default <- PUT h.test/x",
+                "GET h.test/~x: default + GET h.test/x <- GET h.test/X",
+                "POST h.test/~x: default + POST /x <- POST h.test/X",
+                "any method but GET, POST h.test/~x: default <- PUT h.test/X",
+            ],
+        ),
+        (
+            """
+            upstreams: [app, default]
+            routes:
+            - {path: "/v/1/x/**", hosts: [h.x], strip_prefix: /v/1, upstream: app, allow: authenticated}
+            - {path: /x/y, upstream: app, allow: admin}
+            """,
+            [
+                "any method /**: default <- GET /",
+                "any method /auth~/**: auth_prefix <- GET /auth",
+                "any method /x/y: /x/y <- GET /x/y",
+                "any method /x/~y: default + /x/y <- GET /x/Y",
+                "any method /~x/y~: default + /x/y <- GET /X/y",
+                "any method h.x/v/1/x/**: h.x/v/1/x/** <- GET h.x/v/1/x",
+                "any method h.x/v/1/x/y~: h.x/v/1/x/** + /x/y <- GET h.x/v/1/x/y",
+                "any method h.x/v/1/~x/**: default + h.x/v/1/x/** <- GET h.x/v/1/X",
+                "any method h.x/~v/1/x~/**: default + h.x/v/1/x/** <- GET h.x/V/1/x",
+            ],
+        ),
+        (
+            """
+            upstreams: [app, default]
+            routes:
+            - {path: "/api/**", strip_prefix: /api, upstream: app, allow: authenticated}
+            - {path: /api/b., strip_prefix: /api, upstream: app, allow: admin}
+            - {path: /b, upstream: app, allow: nobody}
+            """,
+            [
+                "any method /**: default <- GET /",
+                "any method /api/**: /api/** <- GET /api",
+                "any method /api/api~/b.~: /api/** + /api/b. <- GET /api/api/b.",
+                "any method /api/b~: /api/** + /b <- GET /api/b",
+                "any method /api/b.: /api/b. + /api/** + /b <- GET /api/b.",
+                "any method /api/~b.: /api/** + /api/b. + /b <- GET /api/B.",
+                "any method /~api/**: default + /api/** <- GET /API",
+                "any method /~api/b.~: default + /api/** + /api/b. <- GET /API/b.",
+                "any method /auth~/**: auth_prefix <- GET /auth",
+                "any method /b: /b <- GET /b",
+                "any method /~b: default + /b <- GET /B",
+            ],
+        ),
+        (
+            """
+            auth: {prefix: /a/auth}
+            routes:
+            - {path: "/a./**", allow: admin}
+            """,
+            [
+                "any method /**: default <- GET /",
+                "any method /a~/auth~/**: auth_prefix <- GET /a/auth",
+                "any method /a./**: /a./** + default <- GET /a.",
+                "any method /a.//**: /a./** <- GET /a.//=",
+                "any method /a./auth~/**: auth_prefix <- GET /a./auth",
+                "any method /~a./**: default + /a./** <- GET /A.",
+                "any method /~a./auth~/**: auth_prefix <- GET /A./auth",
+            ],
+        ),
     ],
 )  # fmt: skip
 def test_each_class_names_the_rules_of_its_requests(text: str, classes: list[str]) -> None:
