@@ -96,6 +96,27 @@ class TestMethodsThatFallThroughToAPublicRoute:
             == 1
         )
 
+    def test_also_where_the_same_paths_are_public_for_all_others(self) -> None:
+        assert warnings("""
+            - {path: "/blog/{id}", methods: [DELETE], allow: admin}
+            - {path: "/blog/{name}", allow: public}
+        """) == [
+            "routes[0]: GET, HEAD, POST, PUT, PATCH, OPTIONS fall through"
+            " to routes[1] on line 12, which is public"
+        ]
+
+    def test_what_falls_to_a_login_or_to_a_more_specific_route_is_nobodys_surprise(self) -> None:
+        assert (
+            warnings("""
+            - {path: /pub, allow: public}
+            - {path: "/a/{id}", methods: [DELETE], allow: admin}
+            - {path: /a/**, allow: authenticated}
+            - {path: /b/**, allow: admin}
+            - {path: "/b/{id}", methods: [GET], allow: public}
+        """)
+            == []
+        )
+
     def test_a_public_route_may_fall_through(self) -> None:
         assert (
             warnings("""
@@ -118,6 +139,31 @@ class TestALiteralPathThatIsStricterThanWhatLiesBelow:
             "routes[0]: is stricter than what lies below it: /admin.php/… gets the default;"
             " write /admin.php/** for both"
         ]
+
+    def test_with_what_answers_there(self) -> None:
+        assert warnings(
+            """
+            - {path: /a/, allow: admin}
+            - {path: /a/**, allow: authenticated}
+            - {path: /b, methods: [DELETE], allow: admin}
+            - {path: /b/**, methods: [DELETE], allow: admin}
+            - {path: /c, methods: [PROPFIND], allow: admin}
+            - {path: /c/**, methods: [PROPFIND], allow: authenticated}
+        """,
+            default="nobody",
+        ) == [
+            "routes[0]: is stricter than what lies below it: /a/… gets routes[1] on line 10;"
+            " write /a/** for both",
+            "routes[4]: is stricter than what lies below it: /c/… gets routes[5] on line 24;"
+            " write /c/** for both",
+        ]
+        assert (
+            warnings("""
+            - {path: /b, methods: [DELETE], allow: admin}
+            - {path: /b/**, methods: [DELETE], allow: admin}
+        """)
+            == []
+        )
 
     def test_only_for_its_own_methods_host_and_backend(self) -> None:
         assert (
@@ -157,6 +203,40 @@ class TestARouteWithHosts:
             - {path: /**, methods: [POST], hosts: [h.x], allow: public}
             - {path: /**, methods: [PUT, POST], allow: nobody}
         """) == ["routes[0]"]
+
+    @pytest.mark.parametrize(
+        "routes",
+        [
+            # a method that few know, named by the one or by the other
+            """
+            - {path: /a/**, allow: admin}
+            - {path: /a/**, methods: [PROPFIND], hosts: [h.x], allow: public}
+            """,
+            """
+            - {path: /a/**, methods: [PROPFIND], allow: admin}
+            - {path: /a/**, hosts: [h.x], allow: public}
+            """,
+            # only below the path itself, which the host has closed
+            """
+            - {path: /a/**, allow: admin}
+            - {path: /a/**, hosts: [h.x], allow: public}
+            - {path: /a, hosts: [h.x], allow: nobody}
+            """,
+            # for one of its hosts
+            """
+            - {path: /a/**, allow: admin}
+            - {path: "/{s}/b", hosts: [h.x, g.x], allow: authenticated}
+            - {path: /a/b, hosts: [g.x], allow: admin}
+            """,
+            """
+            - {path: /a/**, allow: admin}
+            - {path: "/{s}/b", hosts: [g.x, h.x], allow: authenticated}
+            - {path: /a/b, hosts: [g.x], allow: admin}
+            """,
+        ],
+    )
+    def test_must_not_be_laxer_anywhere(self, routes: str) -> None:
+        assert mistakes(routes) == ["routes[1]"]
 
     def test_may_be_laxer_where_they_do_not_meet(self) -> None:
         assert (

@@ -213,6 +213,12 @@ routes:
   - {path: /x/**, hosts: [b.a.test], allow: nobody}
   - {path: /x/**, hosts: [y.b.a.test], allow: nobody}
 """
+TWO_METHODS = """
+routes:
+  - {path: /x, methods: [GET], allow: nobody}
+  - {path: /x, methods: [POST], allow: nobody}
+  - {path: /y/**, hosts: ["*.a.test", b.a.test, c.test], allow: nobody}
+"""
 ODD_LITERAL = "routes: [{path: /a., allow: public}, {path: /a, allow: public}]"
 ODD_BRANCH = "routes: [{path: /a./x, allow: public}, {path: /a/x, allow: public}]"
 
@@ -264,8 +270,46 @@ ODD_BRANCH = "routes: [{path: /a./x, allow: public}, {path: /a/x, allow: public}
                 "widened: any method y.b.a.test/x/**: nobody -> admin in 1 and 1 echoes",
             ],
         ),
+        (
+            SHOP,
+            SHOP.replace("strip_prefix: /api, ", ""),
+            [
+                "widened: any method /api/secret/**: admin -> authenticated in 1 and 0 echoes",
+                "moved: any method /api/**: authenticated -> authenticated in 1 and 0 echoes",
+            ],
+        ),
+        (
+            TWO_METHODS,
+            TWO_METHODS.replace("nobody", "admin"),
+            [
+                "widened: GET /x: nobody -> admin in 1 and 1 echoes",
+                "widened: POST /x: nobody -> admin in 1 and 1 echoes",
+                "widened: any method *.a.test,c.test/y/**: nobody -> admin in 3 and 3 echoes",
+            ],
+        ),
+        (
+            f"default: nobody\n{TWO_METHODS}",
+            f"default: authenticated\n{TWO_METHODS}",
+            ["widened: any method any path that no route names: nobody -> authenticated in 3 and 0 echoes"],
+        ),
+        (
+            "{default: nobody, routes: [{path: /a, allow: admin}]}",
+            "{default: nobody, routes: [{path: /a, allow: admin}], auth: {prefix: /iam}}",
+            [
+                "moved: any method /auth/**: the gateway itself -> nobody in 1 and 0 echoes",
+                "moved: any method /iam/**: nobody -> the gateway itself in 1 and 0 echoes",
+            ],
+        ),
     ],
 )
 def test_it_is_said_in_few_lines(before: str, after: str, changes: list[str]) -> None:
     assert lines(before, after) == changes
     assert lines(before, before) == lines(after, after) == []
+
+
+def test_it_names_the_rules_and_what_only_follows_for_other_spellings() -> None:
+    before, after = policy(ODD_LITERAL), policy(ODD_LITERAL.replace("/a, allow: public", "/a, allow: admin"))
+    plain, other, odd = diff(Side(before, SERVERS), Side(after, SERVERS))
+    assert (plain.old, plain.new) == (before.routes[1], after.routes[1])
+    assert (odd.old, odd.new) == (before.routes[0], after.routes[0])
+    assert [each.respelled for each in (plain, other, odd)] == [False, True, False]
