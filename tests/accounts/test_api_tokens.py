@@ -16,7 +16,7 @@ from gateway.accounts.feed import Feed
 from gateway.accounts.ids import new_id
 from gateway.accounts.service import ApiToken, Changes, NewToken, TokenRules, User
 from gateway.accounts.tables import api_tokens
-from gateway.accounts.token_keeper import MISSED_AFTER_S, TokenKeeper
+from gateway.accounts.token_keeper import LOOK_EVERY_S, MISSED_AFTER_S, PRUNE_EVERY_S, TokenKeeper
 from gateway.accounts.token_lookup import TokenLookup
 from gateway.errors import InvalidCredentials, InvalidField, InvalidToken, LastAdmin, NotFound, TooManyTokens
 from gateway.identity.api_tokens import digest_of
@@ -454,6 +454,34 @@ async def test_a_use_that_can_not_be_written_is_written_later(world: World, desk
     await keeper.look()
     assert desk.known.take_used() == {made.id}
     await broken.tokens._database.close()
+
+
+async def test_once_an_hour_what_ended_is_looked_for_and_a_defect_stops_nothing(
+    world: World, desk: Desk, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pruned: list[float] = []
+
+    async def prune() -> None:
+        pruned.append(clock.now)
+        if len(pruned) == 1:
+            raise RuntimeError("a defect")
+
+    monkeypatch.setattr(desk.tokens, "prune", prune)
+    keeper = TokenKeeper(desk.tokens, desk.known, hears=lambda: True, clock=clock)
+    began, looks = clock.now, 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal looks
+        assert seconds == LOOK_EVERY_S
+        looks += 1
+        clock.advance(PRUNE_EVERY_S / 4)
+        if looks == 9:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        await keeper.run(sleep=sleep)
+    assert pruned == [began + PRUNE_EVERY_S, began + 2 * PRUNE_EVERY_S]
+    assert caplog.messages == ["API tokens could not be looked after"]
 
 
 async def test_what_ended_long_ago_is_deleted(world: World, desk: Desk, clock: Clock) -> None:

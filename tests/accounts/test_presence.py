@@ -8,6 +8,7 @@ from sqlalchemy import text
 from gateway.accounts import presence as subject
 from gateway.accounts.database import Database
 from gateway.accounts.presence import Presence
+from gateway.errors import Unavailable
 from tests.accounts.world import Clock, World, make_read_only
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +28,39 @@ async def test_one_alone_and_then_another(world: World, clock: Clock) -> None:
     await second.leave()
     await first.beat()
     assert first.others == 0
+    await second.beat()
+    await first.beat()
+    assert first.others == 1, "who only leaves takes no row but its own away"
+    third = Presence(world.database)
+    await third.beat()
+    await third.leave()
+    await first.beat()
+    assert first.others == 1
+
+
+async def test_it_is_well_until_a_renewal_fails_and_then_says_why(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    presence = Presence(world.database)
+    assert (presence.healthy, presence.others) == (True, 0)
+    failures: list[Exception] = [Unavailable(), Unavailable(), RuntimeError("a defect")]
+
+    async def write(*_: object, **__: object) -> int:
+        raise failures[0]
+
+    monkeypatch.setattr(world.database, "write", write)
+    await presence.beat()
+    assert not presence.healthy
+    failures.pop(0)
+    await presence.beat()
+    (said,) = caplog.records
+    assert said.exc_info is None
+    presence.healthy = True
+    failures.pop(0)
+    await presence.beat()
+    defect = caplog.records[-1].exc_info
+    assert defect is not None
+    assert str(defect[1]) == "a defect"
 
 
 async def test_a_process_that_was_killed_is_not_counted_by_the_next(world: World, clock: Clock) -> None:

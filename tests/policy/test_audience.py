@@ -152,6 +152,7 @@ READERS = Allow(any_scope=frozenset("r"))
         (READERS, Allow(any_scope=frozenset("w")), Step.SHIFTED),
         (users("a"), users("ab"), Step.WIDENED),
         (users("a"), users("b"), Step.SHIFTED),
+        (users("a"), Allow(users=frozenset("a"), admin=True), Step.NARROWED),
         (users("a"), Allow(logged_in=True), Step.WIDENED),
         (places("10.0.0.0/8"), places("10.0.0.0/8", "192.0.2.0/24"), Step.WIDENED),
         (places("10.0.0.0/8"), places("::/0"), Step.SHIFTED),
@@ -211,7 +212,11 @@ SOMEBODY = person(roles=("a",), email="ann@x.test", scopes=("r",))
         (BOTH, None, 0.0, False),
         (Allow(users=frozenset({"ann@x.test"})), None, 0.0, True),
         (Allow(users=frozenset({"bob@x.test"})), None, 0.0, False),
+        (places("10.0.0.0/31"), "10.0.0.0", 0.0, True),
         (places("10.0.0.0/31"), "10.0.0.1", 0.0, True),
+        (places("10.0.0.0/32", "10.0.0.2/32"), "10.0.0.1", 0.0, False),
+        (places("10.0.0.0/32", "10.0.0.4/30"), "10.0.0.2", 0.0, False),
+        (places("2001:db8::1/128"), "2001:db8::1", 0.0, True),
         (places("10.0.0.0/31"), "10.0.0.2", 0.0, False),
         (places("10.0.0.0/31"), "::ffff:10.0.0.1", 0.0, True),
         (places("10.0.0.0/31"), "::a00:1", 0.0, False),
@@ -225,6 +230,10 @@ def test_whom_it_admits(rule: Allow, address: str | None, now: float, admitted: 
     where = ip_address(address) if address else None
     assert Audience.of(rule).admits(SOMEBODY, where, now) is admitted
     assert Audience.of(rule).admits(None, where, now) is (admitted and not rule.needs_login)
+
+
+def test_an_admin_passes_what_asks_for_one() -> None:
+    assert Audience.of(Allow(admin=True)).admits(person(admin=True), None, 0.0)
 
 
 def test_nobody_has_one_form() -> None:
@@ -292,7 +301,15 @@ USERS = frozenset(f"u{n}@x.test" for n in range(6))
             [Allow(users=USERS, networks=nets("10.0.0.0/9", "10.128.0.0/9"))],
             "users u0@x.test, u1@x.test, u2@x.test, u3@x.test and 2 more, from 10.0.0.0/8",
         ),
+        (
+            [Allow(users=frozenset(sorted(USERS)[:4]))],
+            "users u0@x.test, u1@x.test, u2@x.test, u3@x.test",
+        ),
         ([Allow(networks=nets("::/0", "0.0.0.0/0"))], "anyone, from 0.0.0.0/0, ::/0"),
+        (
+            [Allow(networks=nets("::/0", "10.0.0.0/8", "192.0.2.0/24"))],
+            "anyone, from 10.0.0.0/8, 192.0.2.0/24, ::/0",
+        ),
         (
             [Allow(logged_in=True, valid=Validity(1796083200.0, 1796083201.5))],
             "authenticated, since 2026-12-01, until 2026-12-01T00:00:01.500000Z",
