@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
-from itertools import product
+from itertools import combinations, product
 from math import inf, nan
 
 import pytest
@@ -230,6 +230,13 @@ def test_whom_it_admits(rule: Allow, address: str | None, now: float, admitted: 
     where = ip_address(address) if address else None
     assert Audience.of(rule).admits(SOMEBODY, where, now) is admitted
     assert Audience.of(rule).admits(None, where, now) is (admitted and not rule.needs_login)
+
+
+def test_what_follows_from_another_clause_is_left_out_in_whatever_order_they_come() -> None:
+    letters = "abcdefgh"
+    pairs = [roles(one + other) for one, other in combinations(letters, 2)]
+    every = Allow(all_roles=frozenset(letters))
+    assert Audience.of(*pairs, every) == Audience.of(every, *pairs) == Audience.of(every)
 
 
 def test_an_admin_passes_what_asks_for_one() -> None:
