@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from gateway.policy.compile import compile_policy, compile_tests
-from gateway.policy.prove import Result, prove
+from gateway.policy.prove import Result, prove, untouched
 from tests.policy.rules import loaded
 
 RULES = """
@@ -58,6 +58,25 @@ def test_proofs_may_be_about_api_tokens_and_about_a_time() -> None:
         "{request: GET /sale, as: user, expect: 403}",
     )
     assert [result.complaint for result in held] == [None] * 9
+
+
+def test_a_route_is_named_by_its_path_alone_and_those_without_a_proof_are_told() -> None:
+    rules = """
+upstream: http://a
+routes:
+  - {path: /x/**, methods: [GET], allow: public}
+  - {path: /y/**, allow: admin}
+tests:
+  - {request: GET /x, as: anonymous, expect: allow, route: /x/**}
+"""
+    read = loaded(yaml.safe_load(rules))
+    assert read.config is not None
+    policy, _ = compile_policy(read.config, read.places)
+    assert policy is not None
+    (result,) = prove(policy, compile_tests(read.config, read.places), now=0.0)
+    assert result.complaint is None
+    assert untouched(policy, [result]) == [policy.routes[1]]
+    assert untouched(policy, []) == list(policy.routes)
 
 
 def test_a_proof_that_fails_says_what_came_instead() -> None:
