@@ -219,6 +219,7 @@ routes:
   - {path: /x, methods: [POST], allow: nobody}
   - {path: /y/**, hosts: ["*.a.test", b.a.test, c.test], allow: nobody}
 """
+TWO_CASES = "routes: [{path: /a/**, allow: public}, {path: /A/**, methods: [GET], allow: admin}]"
 ODD_LITERAL = "routes: [{path: /a., allow: public}, {path: /a, allow: public}]"
 ODD_BRANCH = "routes: [{path: /a./x, allow: public}, {path: /a/x, allow: public}]"
 
@@ -298,6 +299,22 @@ ODD_BRANCH = "routes: [{path: /a./x, allow: public}, {path: /a/x, allow: public}
             [
                 "moved: any method /auth/**: the gateway itself -> nobody in 1 and 0 echoes",
                 "moved: any method /iam/**: nobody -> the gateway itself in 1 and 0 echoes",
+            ],
+        ),
+        (
+            "{default: nobody, routes: [{path: /x/**, allow: admin}]}",
+            "{default: authenticated, routes: [{path: /x/**, allow: admin}]}",
+            [
+                "widened: any method /x/** (in other spellings): nobody -> admin in 1 and 0 echoes",
+                "widened: any method any path that no route names: nobody -> authenticated in 1 and 0 echoes",
+            ],
+        ),
+        (
+            f"{{default: nobody, {TWO_CASES}}}",
+            f"{{default: authenticated, {TWO_CASES}}}",
+            [
+                "widened: any method but GET /a/**: nobody -> authenticated in 1 and 0 echoes",
+                "widened: any method any path that no route names: nobody -> authenticated in 2 and 0 echoes",
             ],
         ),
     ],
