@@ -317,6 +317,26 @@ ODD_BRANCH = "routes: [{path: /a./x, allow: public}, {path: /a/x, allow: public}
                 "widened: any method any path that no route names: nobody -> authenticated in 2 and 0 echoes",
             ],
         ),
+        (
+            'routes: [{path: "/p/{id}/**", allow: admin}, {path: /q/, allow: admin}]',
+            'routes: [{path: "/{any}/x/**", allow: public}, {path: /q, allow: public}]',
+            [
+                "widened: any method /p/x/**: admin -> anyone in 1 and 1 echoes",
+                "widened: any method /p/{id}/**: admin -> authenticated in 2 and 2 echoes",
+                "widened: any method /q: admin -> anyone in 1 and 0 echoes",
+                "widened: any method /q (in other spellings): admin -> authenticated in 1 and 0 echoes",
+                "widened: any method /{any}/x/**: authenticated -> anyone in 3 and 0 echoes",
+            ],
+        ),
+        (
+            'routes: [{path: "/p/{id}", allow: admin}]',
+            "routes: [{path: /p/**, allow: public}]",
+            [
+                "widened: any method /p/**: authenticated -> anyone in 1 and 0 echoes",
+                "widened: any method /p/{id}: admin -> anyone in 1 and 0 echoes",
+                "widened: any method /p/{id} (in other spellings): admin -> authenticated in 1 and 0 echoes",
+            ],
+        ),
     ],
 )
 def test_it_is_said_in_few_lines(before: str, after: str, changes: list[str]) -> None:
