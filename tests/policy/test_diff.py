@@ -337,6 +337,17 @@ ODD_BRANCH = "routes: [{path: /a./x, allow: public}, {path: /a/x, allow: public}
                 "widened: any method /p/{id} (in other spellings): admin -> authenticated in 1 and 0 echoes",
             ],
         ),
+        *(
+            (
+                f"routes: [{{path: /ab{below}, allow: authenticated}}, {{path: /AB{below}, allow: admin}}]",
+                f"routes: [{{path: /ab{below}, allow: authenticated}}, {{path: /AB{below}, allow: nobody}}]",
+                [
+                    f"narrowed: any method /AB{below}: admin -> nobody in 1 and 1 echoes",
+                    f"narrowed: any method /ab{below}: admin -> nobody in 1 and 0 echoes",
+                ],
+            )
+            for below in ("", "/**")
+        ),
     ],
 )
 def test_it_is_said_in_few_lines(before: str, after: str, changes: list[str]) -> None:
