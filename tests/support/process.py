@@ -24,7 +24,7 @@ _HASTY = (
     "from gateway.cli.main import main; main()"
 )
 PASSWORD = "a long enough password"
-PATIENCE = 30.0
+PATIENCE = 60.0
 _YAML = """
 server: {{listen: "127.0.0.1:0", ops_listen: "127.0.0.1:0", timeouts: {{drain: 10s}}}}
 tokens:
