@@ -11,7 +11,7 @@ more than were read: then some were committed late.
 
 That bounds how late a cut-off may be. On PostgreSQL most are much earlier: who commits
 one says so (NOTIFY), and `listen` looks at once (`catch_up`). Nothing depends on it.
-On SQLite a question to a file that nobody has changed ends at one number in memory.
+On SQLite a file that nobody has changed is not read for it: that is one number in memory.
 
 A session that merely runs out is no change, and nobody writes a cut-off. Its access tokens
 end by themselves; but streams and tunnels outlive those, so each reading also asks which

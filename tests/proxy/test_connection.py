@@ -57,3 +57,17 @@ async def test_the_last_words_are_delivered_and_their_deadline_finds_nothing_lef
         await backend.peers[0].ended.wait()
         connection.abort()
         assert connection.is_stale()
+
+
+async def test_one_that_has_just_broken_is_ended_in_peace() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.closed()
+
+    async with Backend(script) as backend:
+        home, address = Home(), Address.from_url(backend.url)
+        connection = Connection(home, Server(address, Ejection()))
+        transport = cast(asyncio.Transport, await address.open(lambda: connection, None))
+        transport.abort()  # as when a read or a write fails: `connection_lost` comes a moment later
+        connection.end()
+        assert home.connections == 0
+        await backend.peers[0].ended.wait()
