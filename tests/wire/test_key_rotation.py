@@ -21,7 +21,7 @@ from tests.support.process import PATIENCE, Running, Site, looking_every
 
 PACE = 0.1
 """Seconds between two looks at the keys, instead of two."""
-AFTER, STORED_S = "4s", 1.0
+AFTER, STORED_S = "8s", 1.0
 """How long a key is known before it signs, and how long a backend keeps the JWKS: in earnest 10 and 5 min."""
 CLIENTS = 3
 
