@@ -7,8 +7,8 @@ and make refresh tokens that clients hold unknown.
 PostgreSQL: READ COMMITTED, and short limits on statements and locks. There may be a pooler in
 between (PgBouncer), which lends a connection to the server for one transaction only, and may
 refuse or drop what is asked for when a connection begins. So nothing of ours outlives a
-transaction: no prepared statement, no advisory lock, and where the limits did not arrive, each
-transaction sets its own.
+transaction there: no prepared statement, no advisory lock, and where the limits did not arrive,
+each transaction sets its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _LIMITS: Final = {
     "idle_in_transaction_session_timeout": 2 * STATEMENT_TIMEOUT_MS,
 }
 _OPTIONS: Final = " ".join(f"-c {name}={value}" for name, value in _LIMITS.items())
+_PREPARED_AFTER: Final = 5
+"""Runs of a statement. Prepared on the server each run costs us some 50 µs less."""
 _SET_LIMITS: Final = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _LIMITS.items())
+_WHO: Final = "SELECT current_setting('statement_timeout'), pg_backend_pid()"
 _REFUSED: Final = "unsupported startup parameter"
 """What PgBouncer says, of any version, to options that it is not told to ignore."""
 _KEEPALIVE_S: Final = 5
@@ -169,10 +172,21 @@ def _drop_notices(connection: Any, _entry: ConnectionPoolEntry) -> None:
 def _limit(connection: Connection) -> None:
     """Where the operator has set a limit for the role, that one holds."""
     if "limited" not in connection.info:
-        found = connection.exec_driver_sql("SELECT current_setting('statement_timeout')").scalar_one()
-        connection.info["limited"] = found != "0"
+        connection.info["limited"] = _meet(connection)
     if not connection.info["limited"]:
         connection.exec_driver_sql(_SET_LIMITS)
+
+
+def _meet(connection: Connection) -> bool:
+    """Once for each: whether there is a limit. Statements may be prepared if nobody stands in between.
+
+    A pooler tells a number of its own where the server would tell that of its process.
+    """
+    limit, process = connection.exec_driver_sql(_WHO).one()
+    driver = connection.connection.driver_connection
+    if driver is not None and driver.prepare_threshold is None and driver.info.backend_pid == process:
+        driver.prepare_threshold = _PREPARED_AFTER
+    return bool(limit != "0")
 
 
 def _leave_a_standby(failure: ExceptionContext) -> None:

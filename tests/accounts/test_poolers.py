@@ -84,6 +84,22 @@ async def test_what_one_connection_ran_often_is_no_other_ones(pgbouncer: PgBounc
                 assert await database.read(lambda c: list(c.execute(LOOK_UP))) == []
 
 
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_statements_are_prepared_where_nobody_stands_in_between(
+    pgbouncer: PgBouncer, database_url: str, mode: str
+) -> None:
+    def prepared(connection: Connection) -> list[str]:
+        said = connection.execute(text("SELECT statement FROM pg_prepared_statements")).scalars()
+        return [statement for statement in said if statement == str(LOOK_UP)]
+
+    pgbouncer.start(mode)
+    for url, expected in ((database_url, [str(LOOK_UP)]), (pgbouncer.url, [])):
+        async with opened(url, threads=1) as database:
+            for _ in range(OFTEN):
+                await database.read(lambda c: list(c.execute(LOOK_UP)))
+            assert await database.read(prepared) == expected
+
+
 async def test_notices_for_somebody_else_are_not_kept(postgres: Postgres) -> None:
     """One who listened may have had the connection before."""
 
