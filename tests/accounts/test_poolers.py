@@ -14,10 +14,13 @@ from gateway.accounts.listen import Listener
 from gateway.errors import GatewayTimeout
 from tests.accounts.world import execute, opened
 from tests.support.databases import Postgres
-from tests.support.pgbouncer import PgBouncer
+from tests.support.pgbouncer import PgBouncer, find_pgbouncer
 from tests.support.serving import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(find_pgbouncer() is None, reason="needs PgBouncer: apt-get install pgbouncer"),
+]
 OFTEN = 8
 """Times after which a driver that prepares statements would have."""
 LOOK_UP = text("SELECT email FROM users WHERE id = 'x'")

@@ -28,6 +28,11 @@ ignore_startup_parameters = {ignored}
 """
 
 
+def find_pgbouncer() -> str | None:
+    """Debian puts it where only root looks."""
+    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
 class PgBouncer:
     """In front of one database; may be started again in another mode. It listens in a folder of its own."""
 
@@ -92,9 +97,8 @@ def _target(server: URL) -> str:
 
 def _command(server: URL, folder: Path) -> list[str]:
     """It refuses to be root, and must be let into the folder of the server's socket."""
-    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        raise RuntimeError("install it: apt-get install pgbouncer")
+    program = find_pgbouncer()
+    assert program is not None, "whoever asks has looked for it"
     if os.getuid() != 0:
         return [program]
     host = str(server.query.get("host") or "")

@@ -11,9 +11,10 @@ import pytest
 
 from tests.support.databases import shared_postgres
 from tests.support.life import soon
-from tests.support.pgbouncer import PgBouncer
+from tests.support.pgbouncer import PgBouncer, find_pgbouncer
 from tests.support.process import PATIENCE, Running, Site
 
+pytestmark = pytest.mark.skipif(find_pgbouncer() is None, reason="needs PgBouncer: apt-get install pgbouncer")
 OFTEN = 8
 
 
